@@ -1,0 +1,62 @@
+# UrbanWM: `make` alone lists the verbs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+CITY ?=
+CITIES := $(if $(CITY),--city $(CITY),)
+
+.PHONY: help setup up nightly serve ui schedule test unit check format bench lock clean
+
+help:  ## list the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(STAMP)  ## virtual environment in .venv, exactly as locked
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip check
+	touch $(STAMP)
+
+up: nightly serve  ## set-up, one nightly run, then service and dashboard in the foreground (CITY=london for a live city)
+
+nightly: setup  ## set-up and one nightly run: ingest, train, gate, promote
+	$(BIN)/python -m flows.nightly $(CITIES)
+
+serve: setup  ## service and dashboard on http://127.0.0.1:3000 (URBANWM_PORT)
+	$(BIN)/urbanwm serve
+
+ui: setup  ## MLflow (port 5000) and Prefect (port 4200) pages over the same state
+	$(BIN)/urbanwm ui
+
+schedule: setup  ## the nightly cron deployments, in the foreground
+	$(BIN)/python -m flows.deployments
+
+test: setup  ## every test
+	$(BIN)/python -m pytest
+
+unit: setup  ## the fast layer: no network, under a minute
+	$(BIN)/python -m pytest -m "not slow" tests/unit tests/property tests/contract
+
+check: setup  ## lint, format, types, dependency consistency
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pip check
+
+format: setup  ## rewrite to the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## measure training, imagination and the lake on this machine
+	$(BIN)/python -m benchmarks
+
+lock: setup  ## rewrite requirements.lock from the present environment
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean:  ## remove caches (never the state in .urbanwm)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,1 @@
+"""Prefect shells over `urbanwm.pipeline`: the only place that knows the orchestrator."""

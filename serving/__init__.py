@@ -1,0 +1,1 @@
+"""The HTTP service: BentoML outside, plain functions inside."""

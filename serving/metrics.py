@@ -1,0 +1,35 @@
+"""Prometheus metrics of the service; defined once per process by being imported once.
+
+Import this module only after `PROMETHEUS_MULTIPROC_DIR` is set: the client library decides at import how it stores
+its values.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+REQUEST_SECONDS = Histogram(
+    "urbanwm_request_seconds",
+    "Time from the request's first byte to the answer's last, seconds",
+    ["route", "method", "status"],
+    buckets=LATENCY_BUCKETS_SECONDS,
+)
+ANSWERS = Counter(
+    "urbanwm_answers_total",
+    "Answers by city, rung of the degradation ladder (0 = all well), who answered, and with which model version",
+    ["city", "rung", "served_by", "model_version"],
+)
+REFUSALS = Counter("urbanwm_refusals_total", "Requests refused, by the type of the error", ["type"])
+DATA_AGE_HOURS = Gauge(
+    "urbanwm_data_age_hours",
+    "Hours between now and the newest observed hour of a city, by signal",
+    ["city", "signal"],
+    multiprocess_mode="mostrecent",
+)
+SWAPS = Counter("urbanwm_champion_swaps_total", "Champions taken into service by this process")
+BUNDLES_REFUSED = Counter(
+    "urbanwm_champion_refusals_total", "Bundles that could not be loaded or failed their smoke test"
+)
+POLL_FAILURES = Counter("urbanwm_registry_poll_failures_total", "Polls that found the registry out of reach")

@@ -1,0 +1,5 @@
+"""Allow `python -m urbanwm ...`."""
+
+from urbanwm.cli import main
+
+main()

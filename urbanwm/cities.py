@@ -1,0 +1,190 @@
+"""What a city is: place, time zone, and which source feeds which signal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+
+from urbanwm.contracts.scenario import parse_strict
+from urbanwm.contracts.signals import SIGNALS, TARGETS, nearest_name
+from urbanwm.errors import BadInput, UnknownCity
+from urbanwm.settings import Settings
+from urbanwm.sources import source_module
+from urbanwm.sources.base import SourceConfig
+
+DEMO_CITY = "demo"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Location(_Strict):
+    """Where the city's centre is, degrees."""
+
+    latitude: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+    longitude: Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+
+
+class HolidayCalendar(_Strict):
+    """Whose public holidays hold: ISO country and subdivision, as the `holidays` package spells them."""
+
+    country: Annotated[str, Field(min_length=2, max_length=3)]
+    subdivision: str | None = None
+
+
+class Measure(_Strict):
+    """A policy measure that really came into force, for estimates from the record (never used silently)."""
+
+    name: str
+    start: str
+    lever: str
+    note: str = ""
+
+
+class City(_Strict):
+    """One city file.
+
+    `replay: true` makes "now" the end of the data, so that a recorded city can be driven as if live.
+    `simulated: true` marks a city whose signals are generated, not observed.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    title: str = ""
+    timezone: str
+    location: Location
+    holidays: HolidayCalendar | None = None
+    replay: bool = False
+    simulated: bool = False
+    renewable_share_status_quo: Annotated[float, Field(ge=0, le=1)] | None = None
+    pm25_background: Annotated[float, Field(ge=0, le=50)] = 3.0
+    measures: list[Measure] = []
+    notes: str = ""
+    signals: dict[str, list[SerializeAsAny[SourceConfig]]]
+    base_dir: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone_exists(cls, value: str) -> str:
+        if value not in available_timezones():
+            close = nearest_name(value, available_timezones())
+            raise ValueError(f"not an IANA time zone{f'; did you mean {close!r}?' if close else ''}")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The city's time zone."""
+        return ZoneInfo(self.timezone)
+
+    def preference(self, signal: str) -> Sequence[str]:
+        """Return the provenance labels that feed a signal, most trusted first."""
+        return [config.label for config in self.signals.get(signal, [])]
+
+    def targets(self) -> list[str]:
+        """Return the target signals that this city has a source for."""
+        return [name for name in TARGETS if name in self.signals]
+
+
+def _source_configs(signals: object, base_dir: Path, origin: str) -> dict[str, list[SourceConfig]]:
+    """Read the `signals:` mapping, each entry by its source's own schema."""
+    if not isinstance(signals, dict) or not signals:
+        raise BadInput(
+            f"{origin}: 'signals' must name at least one signal", field="signals", allowed=list(SIGNALS)
+        )
+    read: dict[str, list[SourceConfig]] = {}
+    for signal, entries in signals.items():
+        if signal not in SIGNALS:
+            close = nearest_name(str(signal), SIGNALS)
+            hint = f"; did you mean '{close}'?" if close else ""
+            raise BadInput(
+                f"{origin}: unknown signal '{signal}'{hint}", field=f"signals.{signal}", allowed=list(SIGNALS)
+            )
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise BadInput(
+                f"{origin}: signals.{signal} must be a list of sources",
+                field=f"signals.{signal}",
+                allowed="[{source: …}, …]",
+            )
+        read[signal] = [_source_config(entry, base_dir) for entry in entries]
+    return read
+
+
+def _source_config(entry: dict[str, Any], base_dir: Path) -> SourceConfig:
+    """Validate one source entry; a relative path is beside the city file, else in the working directory."""
+    if "source" not in entry:
+        raise BadInput("a source entry lacks 'source'", field="source", allowed="the name of a source")
+    if isinstance(entry.get("path"), str):
+        path = Path(entry["path"]).expanduser()
+        beside = (base_dir / path).resolve()
+        entry = {**entry, "path": str(beside if path.is_absolute() or beside.exists() else path.resolve())}
+    return parse_strict(source_module(str(entry["source"])).Config, entry)
+
+
+def read_city(path: Path) -> City:
+    """Read one city file.
+
+    Raises:
+        BadInput: Not YAML, an unknown key (the nearest is named), an unknown signal, source or time zone.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path.name} is not YAML: {error}", field="city file", value=path.name) from None
+    if not isinstance(document, dict):
+        raise BadInput(f"{path.name} must hold a mapping", field="city file", value=path.name)
+    base_dir = path.resolve().parent
+    signals = _source_configs(document.pop("signals", None), base_dir, path.name)
+    return parse_strict(City, {**document, "signals": signals, "base_dir": base_dir})
+
+
+def load_cities(settings: Settings) -> dict[str, City]:
+    """Return every configured city by name.
+
+    Raises:
+        BadInput: The folder is missing or empty, a file is wrong, or two files share a name.
+    """
+    if not settings.cities_dir.is_dir():
+        raise BadInput(
+            "URBANWM_CITIES is not a folder",
+            field="URBANWM_CITIES",
+            value=str(settings.cities_dir),
+            allowed="a folder of city YAML files",
+        )
+    cities: dict[str, City] = {}
+    for path in sorted([*settings.cities_dir.glob("*.yaml"), *settings.cities_dir.glob("*.yml")]):
+        city = read_city(path)
+        if city.name in cities:
+            raise BadInput(f"two city files are named '{city.name}'", field="name", value=city.name)
+        cities[city.name] = city
+    if not cities:
+        raise BadInput(
+            "URBANWM_CITIES holds no city file", field="URBANWM_CITIES", value=str(settings.cities_dir)
+        )
+    return cities
+
+
+def load_city(name: str, settings: Settings) -> City:
+    """Return one city; the name is case-insensitive and spaces count as underscores.
+
+    Raises:
+        UnknownCity: No city file has this name; the nearest one is named.
+    """
+    cities = load_cities(settings)
+    key = name.strip().lower().replace(" ", "_").replace("-", "_")
+    if key in cities:
+        return cities[key]
+    close = nearest_name(key, cities)
+    hint = f"; did you mean '{close}'?" if close else ""
+    raise UnknownCity(f"unknown city '{name}'{hint}", field="city", value=name, allowed=sorted(cities))
+
+
+def nightly_city_names(settings: Settings) -> list[str]:
+    """Return the cities of the nightly run: the configured list, else `demo` if built-in, else all."""
+    if settings.nightly_cities:
+        return [load_city(name, settings).name for name in settings.nightly_cities]
+    return [DEMO_CITY] if settings.uses_built_in_cities else sorted(load_cities(settings))

@@ -1,0 +1,1 @@
+"""What data look like between the parts of UrbanWM."""

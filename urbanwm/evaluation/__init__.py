@@ -1,0 +1,1 @@
+"""Measuring forecasts: metrics, references, backtests, the promotion gate."""

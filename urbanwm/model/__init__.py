@@ -1,0 +1,1 @@
+"""The world model: configuration, network, export and the bundle. Importing this package does not import torch."""

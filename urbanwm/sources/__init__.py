@@ -1,0 +1,98 @@
+"""Sources: one module per upstream, `fetch` (network) and `parse` (pure)."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from urbanwm.contracts.signals import nearest_name
+from urbanwm.errors import BadInput
+
+if TYPE_CHECKING:
+    from urbanwm.sources.base import Source
+
+SOURCE_NAMES = (
+    "file",
+    "synthetic",
+    "waqi",
+    "open_meteo",
+    "openaq",
+    "eia",
+    "entsoe",
+    "energy_charts",
+    "carbon_intensity",
+    "tomtom",
+)
+
+
+def source_module(name: str) -> Source:
+    """Return the module of a source; loaded on first use.
+
+    Raises:
+        BadInput: No source has this name; the nearest one is named.
+    """
+    if name not in SOURCE_NAMES:
+        close = nearest_name(name, SOURCE_NAMES)
+        hint = f"; did you mean '{close}'?" if close else ""
+        raise BadInput(
+            f"unknown source '{name}'{hint}", field="source", value=name, allowed=list(SOURCE_NAMES)
+        )
+    return cast("Source", importlib.import_module(f"urbanwm.sources.{name}"))
+
+
+def parse_recorded(
+    name: str,
+    body: bytes,
+    *,
+    received_at: datetime,
+    status: int = 200,
+    latitude: float | None = None,
+    longitude: float | None = None,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Parse a recorded upstream answer, as `urbanwm parse` prints it.
+
+    Args:
+        name: Source name.
+        body: The recorded bytes.
+        received_at: When it was received (UTC); staleness and futures are judged against it.
+        status: HTTP status it came with.
+        latitude: Where the city is, degrees north; None skips the distance check.
+        longitude: Degrees east.
+        options: Further fields of the source's configuration.
+
+    Returns:
+        `{"rows": [{"timestamp", "signal", "value", "flags"}], "dropped": {reason: count}, …}`.
+
+    Raises:
+        SourceError: The named failure that the body stands for.
+    """
+    from urbanwm.sources.base import ParseContext, RawPayload
+
+    module = source_module(name)
+    config = module.Config(source=name, **(options or {}))
+    raw = RawPayload(
+        source=name, url="recorded", status=status, headers={}, body=body, fetched_at=received_at, request={}
+    )
+    parsed = module.parse(raw, ParseContext(config=config, latitude=latitude, longitude=longitude))
+    rows = parsed.rows.sort_values(["timestamp", "signal"], kind="stable")
+    document: dict[str, Any] = {
+        "rows": [
+            {
+                "timestamp": row.timestamp.isoformat(),
+                "signal": row.signal,
+                "value": float(row.value),
+                "flags": [flag for flag in row.flags.split(",") if flag],
+            }
+            for row in rows.itertuples(index=False)
+        ],
+        "dropped": dict(parsed.dropped),
+    }
+    if parsed.next_page is not None:
+        document["next"] = parsed.next_page
+    if parsed.notes:
+        document["notes"] = dict(parsed.notes)
+    if len(parsed.forecast_rows):
+        document["forecast_rows"] = len(parsed.forecast_rows)
+    return document

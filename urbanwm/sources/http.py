@@ -1,0 +1,242 @@
+"""One polite way to ask an upstream over HTTP: timeouts, bounded retries, no key in anything that is kept."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import requests
+
+from urbanwm import __version__
+from urbanwm.clock import Clock, require_utc
+from urbanwm.errors import (
+    KeyRefused,
+    MalformedPayload,
+    RateLimited,
+    RequestRefused,
+    SourceError,
+    UpstreamUnavailable,
+)
+from urbanwm.sources.base import RawPayload
+
+USER_AGENT = f"UrbanWM/{__version__}"
+EXCERPT_CHARACTERS = 200
+CHUNK_BYTES = 1 << 16
+# Headers worth archiving: none of them can carry a session or a key.
+KEPT_HEADERS = ("content-type", "date", "etag", "last-modified", "retry-after")
+KEPT_HEADER_PREFIXES = ("x-ratelimit-", "ratelimit-")
+
+# urllib3 writes the full request line, query and key included, at DEBUG.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+
+
+def _jitter() -> float:
+    """Return a random share in [0, 1): unseeded on purpose, so that many machines do not retry in step."""
+    return secrets.randbelow(1 << 20) / (1 << 20)
+
+
+@dataclass(frozen=True)
+class Politeness:
+    """How patient one request is.
+
+    Attributes:
+        attempts: Requests at most, the first one included.
+        first_wait_seconds: Longest wait before the second attempt; doubles with each further one.
+        longest_wait_seconds: Cap of any wait; an upstream that asks for more ends the attempts at once.
+        connect_seconds: Time allowed to open the connection.
+        read_seconds: Longest silence allowed while the answer arrives.
+        most_bytes: Largest answer accepted.
+    """
+
+    attempts: int = 4
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 60.0
+    connect_seconds: float = 5.0
+    read_seconds: float = 30.0
+    most_bytes: int = 64 << 20
+
+    def backoff_seconds(self, attempt: int, share: float) -> float:
+        """Return the wait after failed attempt number `attempt`: between half and all of the doubled wait."""
+        longest = min(self.first_wait_seconds * 2.0 ** (attempt - 1), self.longest_wait_seconds)
+        return longest * (0.5 + 0.5 * share)
+
+
+DEFAULT_POLITENESS = Politeness()
+
+
+def get(
+    url: str,
+    *,
+    source: str,
+    clock: Clock,
+    params: Mapping[str, str] | None = None,
+    secret_params: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    secret_headers: Mapping[str, str] | None = None,
+    accept: Collection[int] = (),
+    politeness: Politeness = DEFAULT_POLITENESS,
+    sleep: Callable[[float], None] = time.sleep,
+    jitter: Callable[[], float] = _jitter,
+    session: requests.Session | None = None,
+) -> RawPayload:
+    """Ask once, politely; retry only what can succeed later (429, 408, 5xx, timeouts, broken connections).
+
+    Args:
+        url: Address without the query.
+        source: Name of the source, for errors and the payload.
+        clock: Gives `fetched_at`.
+        params: Query parameters; they are kept in the payload's `url` and `request`.
+        secret_params: Query parameters that are sent and never kept, logged or shown.
+        headers: Request headers.
+        secret_headers: Request headers that carry a key; never kept.
+        accept: Error statuses whose body the caller wants to read itself.
+        politeness: Attempts, waits, timeouts and size limit.
+        sleep: Waits that many seconds.
+        jitter: Draws the random part of a wait, in [0, 1).
+        session: A session to reuse over many pages; a fresh one otherwise.
+
+    Raises:
+        SourceError: `RateLimited`, `UpstreamUnavailable`, `KeyRefused`, `RequestRefused`, `MalformedPayload`.
+    """
+    shown = dict(params or {})
+    public_url = requests.Request("GET", url, params=shown).prepare().url or url
+    sent_params = {**shown, **(secret_params or {})}
+    sent_headers = {"User-Agent": USER_AGENT, **(headers or {}), **(secret_headers or {})}
+    hidden = [*(secret_params or {}).values(), *(secret_headers or {}).values()]
+    with nullcontext(session) if session is not None else requests.Session() as active:
+        for attempt in itertools.count(1):
+            outcome = _attempt(active, url, sent_params, sent_headers, source, politeness)
+            asked: float | None = None
+            if isinstance(outcome, _Answer):
+                raw = RawPayload(
+                    source, public_url, outcome.status, outcome.headers, outcome.body, clock(), shown
+                )
+                error = None if outcome.status in accept else status_error(raw, hidden)
+                if error is None:
+                    return raw
+                asked = retry_after_seconds(outcome.headers.get("retry-after"), raw.fetched_at)
+            else:
+                error = outcome
+            wait = asked if asked is not None else politeness.backoff_seconds(attempt, jitter())
+            last = attempt >= politeness.attempts or wait > politeness.longest_wait_seconds
+            if last or not error.retryable:
+                raise error
+            sleep(wait)
+    raise AssertionError("itertools.count never ends")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came back over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def _attempt(
+    session: requests.Session,
+    url: str,
+    params: Mapping[str, str],
+    headers: Mapping[str, str],
+    source: str,
+    politeness: Politeness,
+) -> _Answer | SourceError:
+    """Send one request; a failure to get an answer is returned, named and without the address.
+
+    The library's own exceptions hold the full address with the key, so none of them is chained.
+    """
+    timeout = (politeness.connect_seconds, politeness.read_seconds)
+    try:
+        with session.get(url, params=params, headers=headers, timeout=timeout, stream=True) as response:
+            body = bytearray()
+            for chunk in response.iter_content(CHUNK_BYTES):
+                body += chunk
+                if len(body) > politeness.most_bytes:
+                    return MalformedPayload(
+                        f"{source}: the answer is larger than {politeness.most_bytes} bytes", source=source
+                    )
+            return _Answer(response.status_code, _kept_headers(response.headers), bytes(body))
+    except requests.Timeout:
+        reason = f"no answer within {politeness.connect_seconds:g} s + {politeness.read_seconds:g} s"
+    except requests.RequestException as failure:
+        reason = f"the connection failed ({type(failure).__name__})"
+    return UpstreamUnavailable(f"{source}: {reason}", source=source)
+
+
+def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the response headers that are archived, names in lower case."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    return {
+        name: value
+        for name, value in lowered.items()
+        if name in KEPT_HEADERS or name.startswith(KEPT_HEADER_PREFIXES)
+    }
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Read a `Retry-After` header (RFC 9110 §10.2.3): seconds or a date; None when absent or unreadable."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value.strip())
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return max(0.0, (require_utc(moment, "retry-after") - now).total_seconds())
+
+
+def excerpt(body: bytes, hidden: Collection[str] = ()) -> str:
+    """Return the start of a body as one line of text, with every secret masked."""
+    text = " ".join(body.decode("utf-8", errors="replace").split())
+    for secret in hidden:
+        if secret:
+            text = text.replace(secret, "***")
+    return text if len(text) <= EXCERPT_CHARACTERS else text[:EXCERPT_CHARACTERS] + "…"
+
+
+def status_error(raw: RawPayload, hidden: Collection[str] = ()) -> SourceError | None:
+    """Return the named error that an HTTP status stands for; None for 2xx.
+
+    The upstream's own words are kept in the message, shortened, with the values in `hidden` masked.
+    """
+    if HTTPStatus.OK <= raw.status < HTTPStatus.MULTIPLE_CHOICES:
+        return None
+    kind: type[SourceError]
+    if raw.status == HTTPStatus.TOO_MANY_REQUESTS:
+        kind, meaning = RateLimited, "asks for fewer requests"
+    elif raw.status >= HTTPStatus.INTERNAL_SERVER_ERROR or raw.status == HTTPStatus.REQUEST_TIMEOUT:
+        kind, meaning = UpstreamUnavailable, "is not available"
+    elif raw.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        kind, meaning = KeyRefused, "refuses the key"
+    else:
+        kind, meaning = RequestRefused, "refuses the request"
+    words = excerpt(raw.body, hidden)
+    return kind(
+        f"{raw.source} {meaning} (HTTP {raw.status}){f': {words}' if words else ''}",
+        source=raw.source,
+        field="status",
+        value=raw.status,
+    )
+
+
+def check_status(raw: RawPayload) -> None:
+    """Raise the named error of a payload's HTTP status; for `parse`, which also sees recorded failures.
+
+    Raises:
+        SourceError: The status is not 2xx.
+    """
+    error = status_error(raw)
+    if error is not None:
+        raise error
