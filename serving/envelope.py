@@ -25,7 +25,12 @@ class Refused(UrbanWMError):
     http_status: ClassVar[int] = 400
 
     def __init__(
-        self, message: str, *, field: str | None = None, allowed: object = None, headers: Mapping[str, str] | None = None
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        allowed: object = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Keep the sentence and the headers that go with it."""
         super().__init__(message, field=field, allowed=allowed)
@@ -99,7 +104,8 @@ class DeadlineExceeded(Refused):
 
 
 FROM_STATUS: dict[int, type[Refused]] = {
-    kind.http_status: kind for kind in (NotFound, MethodNotAllowed, BodyTooLarge, NotJson, Overloaded, Unavailable)
+    kind.http_status: kind
+    for kind in (NotFound, MethodNotAllowed, BodyTooLarge, NotJson, Overloaded, Unavailable)
 }
 """How a refusal that a framework made by itself is named."""
 
@@ -126,7 +132,9 @@ def error_response(error: UrbanWMError) -> Response:
     return json_response(envelope(error), status=error.http_status, headers=headers)
 
 
-def json_response(document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    document: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return any JSON-ready document, numpy arrays and aware datetimes included."""
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
     return Response(body, status_code=status, media_type=JSON, headers=dict(headers or {}))

@@ -1,7 +1,7 @@
 """Prometheus metrics of the service; defined once per process by being imported once.
 
-Import this module only after `PROMETHEUS_MULTIPROC_DIR` is set: the client library decides at import how it stores
-its values.
+Import this module only after `PROMETHEUS_MULTIPROC_DIR` is set: the client library decides at import how it
+stores its values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REQUEST_SECONDS = Histogram(
 )
 ANSWERS = Counter(
     "urbanwm_answers_total",
-    "Answers by city, rung of the degradation ladder (0 = all well), who answered, and with which model version",
+    "Answers by city, rung of the degradation ladder (0 = all well), who answered and model version",
     ["city", "rung", "served_by", "model_version"],
 )
 REFUSALS = Counter("urbanwm_refusals_total", "Requests refused, by the type of the error", ["type"])

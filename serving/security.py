@@ -49,7 +49,9 @@ def require_key(headers: Headers, key: SecretStr | None) -> None:
         Forbidden: The key is wrong, or the service has none configured, which switches the route off.
     """
     if key is None or not key.get_secret_value():
-        raise Forbidden("this route is off: the service has no URBANWM_API_KEY", allowed="set URBANWM_API_KEY")
+        raise Forbidden(
+            "this route is off: the service has no URBANWM_API_KEY", allowed="set URBANWM_API_KEY"
+        )
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     sent = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
     if not sent:
@@ -66,9 +68,9 @@ def require_key(headers: Headers, key: SecretStr | None) -> None:
 class Guard:
     """ASGI middleware around the whole service, mounted routes and the server's own.
 
-    It gives each request an id, adds the security headers, turns every error that is not ours (the router's plain 404
-    and 405, an exception nobody expected) into the envelope, measures, and writes one structured log line
-    without any of the caller's input.
+    It gives each request an id, adds the security headers, turns every error that is not ours (the router's
+    plain 404 and 405, an exception nobody expected) into the envelope, measures, and writes one structured
+    log line without any of the caller's input.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -107,7 +109,9 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(raw=message.setdefault("headers", []))
-            if self._status >= FRAMEWORK_ERROR_STATUS and not headers.get("content-type", "").startswith(JSON):
+            if self._status >= FRAMEWORK_ERROR_STATUS and not headers.get("content-type", "").startswith(
+                JSON
+            ):
                 await self._replace(self._status)
                 return
             for name, value in SECURITY_HEADERS.items():
@@ -146,7 +150,9 @@ class _Exchange:
         """Count the request and write its log line."""
         seconds = time.perf_counter() - self._started
         state = self._scope.get("state", {})
-        route = state.get("route") or (self._scope["path"] if self._scope["path"] in QUIET_ROUTES else UNKNOWN_ROUTE)
+        route = state.get("route") or (
+            self._scope["path"] if self._scope["path"] in QUIET_ROUTES else UNKNOWN_ROUTE
+        )
         REQUEST_SECONDS.labels(route, self._scope["method"], str(self._status)).observe(seconds)
         error_type = state.get("error_type")
         if error_type:

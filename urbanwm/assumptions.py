@@ -39,8 +39,8 @@ class _Strict(BaseModel):
 class Coefficient(_Strict):
     """The relative change of one signal per +1.0 of one lever.
 
-    `low`, `central` and `high` are the limits and the mode of a triangular distribution. The effect approaches
-    its full size with the e-folding time `lag_hours` after the lever moves, and fades with it afterwards.
+    `low`, `central` and `high` are the limits and the mode of a triangular distribution. The effect
+    approaches its full size with the e-folding time `lag_hours` after the lever moves, and fades with it.
     `additive` terms of a signal share one bracket `1 + Σ c·dose`; a `multiplicative` term has its own.
     """
 
@@ -63,7 +63,7 @@ class Coefficient(_Strict):
         return self
 
     def sample(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the triangular quantiles at `ranks` in (0, 1); the constant itself where the range is a point."""
+        """Return the triangular quantiles at `ranks` in (0, 1); the constant where the range is a point."""
         span = self.high - self.low
         if span == 0.0:
             return np.full(ranks.shape, self.central)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -204,6 +204,12 @@ def apply_environment(settings: Settings) -> None:
         os.environ.setdefault(name, value)
     for folder in (settings.home, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), settings.locks_dir):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def replace_process(arguments: list[str]) -> NoReturn:
+    """Become another program, so that signals and the exit code are its own."""
+    sys.stdout.flush()
+    os.execv(arguments[0], arguments)  # noqa: S606 - no shell, and the program is our own interpreter
 
 
 def child_environment() -> dict[str, str]:

@@ -6,16 +6,17 @@ import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
-import click
 import orjson
 import typer
 
 from urbanwm.errors import BadInput, UrbanWMError
 
+# Typer carries its own copy of click and exports only this exception's subclass.
+UsageError: Any = typer.BadParameter.__base__
+
 app = typer.Typer(
     name="urbanwm",
     help="A world model of a city: PM2.5, electricity and traffic, hour by hour, with honest what-ifs.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -25,7 +26,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 CityName = Annotated[str, typer.Option("--city", "-c", help="Name of a city file.")]
 CityNames = Annotated[
     list[str] | None,
-    typer.Option("--city", "-c", help="Name of a city file; repeat for several. Default: the nightly cities."),
+    typer.Option(
+        "--city", "-c", help="Name of a city file; repeat for several. Default: the nightly cities."
+    ),
 ]
 
 
@@ -67,21 +70,25 @@ def _fail(error: UrbanWMError, arguments: list[str]) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _offender(error: Exception) -> str | None:
+    """Return the option that a usage error is about, if it names one."""
+    parameter = getattr(error, "param", None)
+    return getattr(parameter, "name", None) or getattr(error, "option_name", None)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     from urbanwm.cli import answers, data, models
 
     for module in (data, models, answers):
         module.register(app)
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(arguments, standalone_mode=False)
     except UrbanWMError as error:
         _fail(error, arguments)
-    except click.UsageError as error:
-        option = getattr(error, "param", None) or getattr(error, "option_name", None)
-        name = getattr(option, "name", None) or (option if isinstance(option, str) else None)
-        _fail(BadInput(error.format_message(), field=name), arguments)
-    except (click.Abort, KeyboardInterrupt):
+    except UsageError as error:
+        _fail(BadInput(error.format_message(), field=_offender(error)), arguments)
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -40,8 +40,10 @@ def ingest(
         from_raw=from_raw,
     ).to_dict()
     lines = [
-        f"{report['city']}: {report['inserted']} rows new, {report['updated']} corrected, "
-        f"lake version {report['version']}, data until {report['last_timestamp']}"
+        (
+            f"{report['city']}: {report['inserted']} rows new, {report['updated']} corrected, "
+            f"lake version {report['version']}, data until {report['last_timestamp']}"
+        )
     ]
     lines += [f"  {name}: {count} hours" for name, count in report["rows_by_signal"].items()]
     lines += [f"  dropped from {name}: {reasons}" for name, reasons in report["dropped"].items() if reasons]
@@ -100,7 +102,10 @@ def _place(near: str | None) -> tuple[float | None, float | None]:
         latitude = longitude = float("nan")
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
         raise BadInput(
-            "--near is not a place", field="--near", value=near, allowed="LAT,LON in degrees, such as 40.42,-3.70"
+            "--near is not a place",
+            field="--near",
+            value=near,
+            allowed="LAT,LON in degrees, such as 40.42,-3.70",
         )
     return latitude, longitude
 
@@ -119,9 +124,14 @@ def doctor(city: CityNames = None, as_json: Json = False) -> None:
     from urbanwm.doctor import examine
 
     report = examine(settings, city_names(city, settings) if city else None)
-    lines = [f"home      {report['home']}", f"lake      {report['lake']['uri']} version {report['lake']['version']}"]
+    lines = [
+        f"home      {report['home']}",
+        f"lake      {report['lake']['uri']} version {report['lake']['version']}",
+    ]
     lines.append(f"tracking  {report['tracking_uri']}")
-    lines += [f"key       {name}: {'set' if present else 'not set'}" for name, present in report["keys"].items()]
+    lines += [
+        f"key       {name}: {'set' if present else 'not set'}" for name, present in report["keys"].items()
+    ]
     for name, found in report["cities"].items():
         lines.append(f"{name}{' (simulated)' if found['simulated'] else ''}")
         for signal, state in found["signals"].items():

@@ -117,7 +117,9 @@ def gate(
     )
     document = {"promote": decision.promote, "reasons": decision.reasons, "evidence": decision.evidence}
     verdict = "promote" if decision.promote else "refuse"
-    emit(document, as_json=as_json, text="\n".join([verdict, *(f"  {reason}" for reason in decision.reasons)]))
+    emit(
+        document, as_json=as_json, text="\n".join([verdict, *(f"  {reason}" for reason in decision.reasons)])
+    )
     if not decision.promote:
         raise typer.Exit(GateRefused.exit_code)
 
@@ -133,7 +135,9 @@ def promote(
     from urbanwm import pipeline
 
     if bool(override_by) != bool(reason):
-        raise BadInput("an override needs a name and a reason", field="--override-by/--reason", allowed="both")
+        raise BadInput(
+            "an override needs a name and a reason", field="--override-by/--reason", allowed="both"
+        )
     result = pipeline.run_promote(settings, version=version, override_by=override_by, reason=reason).to_dict()
     lines = [f"version {result['version']}: {'promoted' if result['promoted'] else 'refused'}"]
     emit(result, as_json=as_json, text="\n".join([*lines, *(f"  {line}" for line in result["reasons"])]))
@@ -157,8 +161,8 @@ def models(as_json: Json = False) -> None:
 
     versions = pipeline.list_models(settings)
     lines = [
-        f"version {item['version']:<4} {','.join(item['aliases']) or '-':<22} data v{item['dataset_version']:<6} "
-        f"run {item['run_id'][:8]}  {item['created']}"
+        f"version {item['version']:<4} {','.join(item['aliases']) or '-':<22} "
+        f"data v{item['dataset_version']:<6} run {item['run_id'][:8]}  {item['created']}"
         for item in versions
     ]
     emit({"models": versions}, as_json=as_json, text="\n".join(lines) or "no model is registered")
@@ -166,7 +170,9 @@ def models(as_json: Json = False) -> None:
 
 def nightly(
     city: CityNames = None,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="Run as if it were this time, ISO 8601.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="Run as if it were this time, ISO 8601.")
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="prefect (recorded by the orchestrator) or local (no server).")
     ] = "prefect",

@@ -9,14 +9,31 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from urbanwm.contracts.signals import FACTOR_MAX, FACTOR_MIN, HORIZON_HOURS_MAX, SAMPLES_MAX, nearest_name
 from urbanwm.errors import BadInput
 
-Ratio = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Factor = Annotated[float, Field(ge=FACTOR_MIN, le=FACTOR_MAX, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+def _text_or_time(value: object) -> object:
+    """Refuse a bare number as a time: its unit would be a guess."""
+    if isinstance(value, (str, datetime)):
+        return value
+    raise ValueError("should be an ISO 8601 time with an offset, such as 2026-01-31T08:00:00Z")
+
+
+Ratio = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
+Factor = Annotated[float, Field(ge=FACTOR_MIN, le=FACTOR_MAX, allow_inf_nan=False, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Time = Annotated[AwareDatetime, BeforeValidator(_text_or_time)]
 ServedBy = Literal["world_model", "baseline"]
 
 
@@ -34,13 +51,17 @@ class PolicyPeriod(_Strict):
     (0-23) and `weekdays` (0 = Monday). The dose rises linearly over `ramp_hours`.
     """
 
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
-    from_hour: Annotated[int, Field(ge=0, le=HORIZON_HOURS_MAX)] | None = None
-    to_hour: Annotated[int, Field(ge=1, le=HORIZON_HOURS_MAX)] | None = None
-    hours: Annotated[list[Annotated[int, Field(ge=0, le=23)]], Field(max_length=24)] | None = None
-    weekdays: Annotated[list[Annotated[int, Field(ge=0, le=6)]], Field(max_length=7)] | None = None
-    ramp_hours: Annotated[int, Field(ge=0, le=HORIZON_HOURS_MAX)] = 0
+    start: Time | None = None
+    end: Time | None = None
+    from_hour: Annotated[int, Field(strict=True, ge=0, le=HORIZON_HOURS_MAX)] | None = None
+    to_hour: Annotated[int, Field(strict=True, ge=1, le=HORIZON_HOURS_MAX)] | None = None
+    hours: Annotated[list[Annotated[int, Field(strict=True, ge=0, le=23)]], Field(max_length=24)] | None = (
+        None
+    )
+    weekdays: Annotated[list[Annotated[int, Field(strict=True, ge=0, le=6)]], Field(max_length=7)] | None = (
+        None
+    )
+    ramp_hours: Annotated[int, Field(strict=True, ge=0, le=HORIZON_HOURS_MAX)] = 0
     car_free_ratio: Ratio | None = None
     renewable_mix: Ratio | None = None
 
@@ -50,8 +71,8 @@ class Policy(_Strict):
 
     car_free_ratio: Ratio | None = None
     renewable_mix: Ratio | None = None
-    dynamic_pricing: bool = False
-    stricter_car_bans: bool = False
+    dynamic_pricing: Flag = False
+    stricter_car_bans: Flag = False
     gdp_activity_index: Factor = 1.0
     commercial_load_factor: Factor = 1.0
     schedule: Annotated[list[PolicyPeriod], Field(max_length=64)] = []
@@ -68,21 +89,21 @@ class Policy(_Strict):
 class InitialState(_Strict):
     """The present, as the caller knows it: overrides the newest observation."""
 
-    pm25: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
-    energy_mwh: Annotated[float, Field(gt=0.0, le=1e7, allow_inf_nan=False)]
-    traffic_index: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)]
+    pm25: Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False, strict=True)]
+    energy_mwh: Annotated[float, Field(gt=0.0, le=1e7, allow_inf_nan=False, strict=True)]
+    traffic_index: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False, strict=True)]
 
 
 class Scenario(_Strict):
     """One "what if" question."""
 
     city: Annotated[str, Field(min_length=1, max_length=64)]
-    start_time: AwareDatetime | None = None
-    horizon_hours: Annotated[int, Field(ge=1, le=HORIZON_HOURS_MAX)] = 48
+    start_time: Time | None = None
+    horizon_hours: Annotated[int, Field(strict=True, ge=1, le=HORIZON_HOURS_MAX)] = 48
     policy: Policy = Policy()
     initial_state: InitialState | None = None
-    uncertainty_samples: Annotated[int, Field(ge=1, le=SAMPLES_MAX)] = 20
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    uncertainty_samples: Annotated[int, Field(strict=True, ge=1, le=SAMPLES_MAX)] = 20
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
     assumptions: str | dict[str, Any] | None = None
 
 
@@ -138,17 +159,36 @@ class Simulation:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _known_fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Return the field names that are valid where a validation error points."""
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the (nested) model that holds the last name of an error's location."""
     current: Any = model
     for step in location[:-1]:
-        if isinstance(step, int) or not hasattr(current, "model_fields"):
+        if isinstance(step, int) or step not in getattr(current, "model_fields", {}):
             continue
-        annotation = current.model_fields[step].annotation if step in current.model_fields else None
+        annotation = current.model_fields[step].annotation
         nested = [annotation, *getattr(annotation, "__args__", ())]
         nested += [argument for item in nested for argument in getattr(item, "__args__", ())]
         current = next((item for item in nested if hasattr(item, "model_fields")), current)
-    return sorted(current.model_fields)
+    return current
+
+
+def _range_of(model: type[BaseModel], location: tuple[int | str, ...]) -> str | None:
+    """Return the numeric range of the field an error points at, such as "0.0 to 1.0"."""
+    field_info = _model_at(model, location).model_fields.get(str(location[-1])) if location else None
+    if field_info is None:
+        return None
+    candidates = [field_info, *getattr(field_info.annotation, "__args__", ())]
+    bounds = [
+        item
+        for candidate in candidates
+        for holder in (*getattr(candidate, "metadata", ()), *getattr(candidate, "__metadata__", ()))
+        for item in getattr(holder, "metadata", [holder])
+    ]
+    low = next((getattr(item, name) for item in bounds for name in ("ge", "gt") if hasattr(item, name)), None)
+    high = next(
+        (getattr(item, name) for item in bounds for name in ("le", "lt") if hasattr(item, name)), None
+    )
+    return None if low is None or high is None else f"{low:g} to {high:g}"
 
 
 def parse_strict(model: type[Model], data: object) -> Model:
@@ -164,12 +204,11 @@ def parse_strict(model: type[Model], data: object) -> Model:
     location = tuple(first["loc"])
     name = ".".join(str(step) for step in location) or "body"
     if first["type"] == "extra_forbidden":
-        valid = _known_fields(model, location)
+        valid = sorted(_model_at(model, location).model_fields)
         close = nearest_name(str(location[-1]), valid)
         hint = f"did you mean '{close}'?" if close else "see the allowed names"
         raise BadInput(f"unknown key '{name}': {hint}", field=name, allowed=valid)
     value = first["input"] if not isinstance(first["input"], (dict, list)) else None
     reason = first["msg"].removeprefix("Value error, ")
-    raise BadInput(
-        f"{name}: {reason}", field=name, value=value, allowed=reason.removeprefix("Input should be ")
-    )
+    allowed = _range_of(model, location) or reason.removeprefix("Input should be ")
+    raise BadInput(f"{name}: {reason}", field=name, value=value, allowed=allowed)

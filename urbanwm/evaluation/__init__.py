@@ -1,1 +1,1 @@
-"""Measuring forecasts: metrics, references, backtests, the promotion gate."""
+"""Backtests, scores and the promotion gate: what a forecast was worth, and whether a model may serve."""

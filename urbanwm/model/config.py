@@ -20,6 +20,8 @@ from urbanwm.errors import BadInput
 
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 HASH_CHARACTERS = 16
+DEVIATION_PREFIX = "deviation_"
+"""Start of the names of those skip features that are deviations, not levels; they come last."""
 _TRACKED = (
     "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.dropout",
     "training.steps", "training.batch_size", "training.context_hours", "training.horizon_hours",
@@ -158,22 +160,30 @@ class SpecDims(Protocol):
     def action_dim(self) -> int: ...  # noqa: D102
     @property
     def skip_dim(self) -> int: ...  # noqa: D102
+    @property
+    def skip_names(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class ModelDims:
-    """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target."""
+    """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target.
+
+    Of the skip features the first `skip_levels` are levels (last week, similar-day means); the rest are recent
+    deviations from them.
+    """
 
     observed: int
     known: int
     action: int
     skip: int
+    skip_levels: int
     targets: int = len(TARGETS)
 
     @classmethod
     def of(cls, spec: SpecDims) -> ModelDims:
         """Read the widths from a feature spec."""
-        return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim)
+        levels = [not name.startswith(DEVIATION_PREFIX) for name in spec.skip_names]
+        return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels))
 
 
 def quantile_levels(kind: str) -> tuple[float, ...]:

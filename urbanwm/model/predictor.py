@@ -51,34 +51,33 @@ class QuantilePredictor(nn.Module):
 
     The median is `skip · weights + deviation`; the other quantiles are reached from it by positive steps
     (cumulative softplus), so they cannot cross. The output layer starts at zero: before training the median *is*
-    the mean of the skip features (last week, similar days) and the spread that of a Gaussian.
+    the mean of the seasonal levels (last week, similar days) and the spread that of a Gaussian.
     """
 
     skip_weights: Tensor
     steps_to_quantiles: Tensor
 
     def __init__(
-        self, state_dim: int, hidden_dim: int, targets: int, skip_dim: int, *, dropout: float = 0.0
+        self, state_dim: int, hidden_dim: int, targets: int, skip_dim: int, skip_levels: int, *, dropout: float
     ) -> None:
-        """Make the layers; `skip_dim` is the number of skip features per target (at least 1)."""
+        """Make the layers; of the `skip_dim` skip features per target the first `skip_levels` are levels."""
         super().__init__()
         self.targets = targets
         self.net = nn.Sequential(
             *hidden_layer(state_dim, hidden_dim, nn.SiLU, dropout),
             *hidden_layer(hidden_dim, hidden_dim, nn.SiLU, dropout),
-            nn.Linear(hidden_dim, targets * len(QUANTILE_LEVELS)),
         )
-        self.skip_weights = nn.Parameter(torch.full((targets, skip_dim), 1.0 / skip_dim))
+        self.out = nn.Linear(hidden_dim, targets * len(QUANTILE_LEVELS))
+        mean_of_levels = (torch.arange(skip_dim) < skip_levels) / skip_levels
+        self.skip_weights = nn.Parameter(mean_of_levels.repeat(targets, 1))
         self.register_buffer("steps_to_quantiles", _steps_to_quantiles(), persistent=False)
-        out = self.net[-1]
-        assert isinstance(out, nn.Linear)  # noqa: S101 - narrows the type; the line above made it
         with torch.no_grad():
-            out.weight.zero_()
-            out.bias.copy_(torch.tensor([0.0, *_initial_steps()]).repeat(targets))
+            self.out.weight.zero_()
+            self.out.bias.copy_(torch.tensor([0.0, *_initial_steps()]).repeat(targets))
 
     def forward(self, state: Tensor, skip: Tensor) -> Tensor:
         """Return quantiles `(..., 3, 7)` from states `(..., D + Z)` and skip features `(..., 3, J)`."""
-        raw = self.net(state).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
+        raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
         median = (skip * self.skip_weights).sum(dim=-1, keepdim=True) + raw[..., :1]
         return median + functional.softplus(raw[..., 1:]) @ self.steps_to_quantiles
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
 import time
@@ -111,8 +110,10 @@ def get(
     sent_params = {**shown, **(secret_params or {})}
     sent_headers = {"User-Agent": USER_AGENT, **(headers or {}), **(secret_headers or {})}
     hidden = [*(secret_params or {}).values(), *(secret_headers or {}).values()]
+    attempt = 0
     with nullcontext(session) if session is not None else requests.Session() as active:
-        for attempt in itertools.count(1):
+        while True:
+            attempt += 1
             outcome = _attempt(active, url, sent_params, sent_headers, source, politeness)
             asked: float | None = None
             if isinstance(outcome, _Answer):
@@ -130,7 +131,6 @@ def get(
             if last or not error.retryable:
                 raise error
             sleep(wait)
-    raise AssertionError("itertools.count never ends")
 
 
 @dataclass(frozen=True)

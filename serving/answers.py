@@ -1,0 +1,288 @@
+"""What each route answers, as plain functions of a request body; knows nothing of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import urbanwm
+from serving.champion import ChampionHolder, Standing
+from serving.envelope import Unavailable
+from serving.history import Histories, Snapshot
+from serving.ladder import Footing, choose, settle
+from serving.latents import sample_points
+from serving.metrics import ANSWERS, DATA_AGE_HOURS
+from serving.outlooks import ForecastMemory, RememberingForecaster
+from urbanwm.baseline import BaselineForecaster
+from urbanwm.cities import City, load_cities
+from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
+from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX, nearest_name
+from urbanwm.errors import UnknownCity
+from urbanwm.freshness import LATE_HOURS, ages_hours, is_stale
+from urbanwm.lake import Lake
+from urbanwm.planner import PlanRequest, optimise
+from urbanwm.policy import observed_status_quo
+from urbanwm.registry import ChampionCache, Registry
+from urbanwm.response import to_response
+from urbanwm.settings import Settings
+from urbanwm.simulator import Outlook, look_ahead, respond
+
+Document = dict[str, Any]
+NO_WORLD_MODEL = "no world model can answer, and the baseline has no latent states"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A JSON-ready document, and the facts about it that belong into the log line."""
+
+    document: Document
+    facts: Document
+
+
+@dataclass(frozen=True)
+class _View:
+    """The status quo ahead, who forecast it, and what must be said about it."""
+
+    outlook: Outlook
+    forecaster: RememberingForecaster
+    now: datetime
+    provenance: Document
+
+
+class Answers:
+    """Holds cities, data and the model in service; one per process, safe to use from several threads."""
+
+    def __init__(
+        self, cities: Mapping[str, City], histories: Histories, holder: ChampionHolder, clock: Clock = utc_now
+    ) -> None:
+        """Take the parts; `holder` has been started."""
+        self._cities = cities
+        self._histories = histories
+        self._holder = holder
+        self._clock = clock
+        self._baseline = BaselineForecaster()
+        self._memory = ForecastMemory()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Load the cities, open the lake and start looking for a champion.
+
+        Raises:
+            BadInput: A city file is wrong: better no service than one without that city.
+        """
+        cities = load_cities(settings)
+        cache = ChampionCache(settings.cache_dir, Registry(settings))
+        holder = ChampionHolder(cache, settings.poll_seconds)
+        holder.start()
+        return cls(cities, Histories(Lake(settings.lake_uri, settings.storage_options), utc_now), holder)
+
+    def close(self) -> None:
+        """Stop polling."""
+        self._holder.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered, by the model or by the baseline."""
+        return self._holder.settled
+
+    def city_names(self) -> list[str]:
+        """Return the names of the cities."""
+        return sorted(self._cities)
+
+    def simulate(self, body: Document) -> Answer:
+        """Answer `POST /api/simulate`.
+
+        Raises:
+            BadInput: The body is refused; the field is named.
+            DataUnavailable: There is nothing to answer from (rung 5).
+        """
+        scenario = parse_strict(Scenario, body)
+        view = self._look_ahead(scenario)
+        return _answer(to_response(respond(view.outlook, scenario.policy, view.provenance)))
+
+    def latent(self, body: Document) -> Answer:
+        """Answer `POST /api/latent`: the states behind the first member.
+
+        Raises:
+            Unavailable: The baseline would answer, which has no latent states; none are invented.
+        """
+        scenario = parse_strict(Scenario, body)
+        view = self._look_ahead(scenario)
+        simulation = respond(view.outlook, scenario.policy, view.provenance)
+        if simulation.latents is None:
+            raise Unavailable(_because(NO_WORLD_MODEL, simulation.meta["reasons"]))
+        z, h = simulation.latents
+        return _answer({"z": z, "h": h, "meta": simulation.meta})
+
+    def latent_sample(self, city_name: str) -> Answer:
+        """Answer `GET /api/explain/latent_sample`: a week of imagined states in two dimensions.
+
+        Raises:
+            UnknownCity: No such city.
+            Unavailable: No world model.
+        """
+        scenario = parse_strict(Scenario, {"city": city_name, "horizon_hours": HORIZON_HOURS_MAX})
+        view = self._look_ahead(scenario)
+        simulation = respond(view.outlook, Policy(), view.provenance)
+        if simulation.latents is None:
+            raise Unavailable(_because(NO_WORLD_MODEL, simulation.meta["reasons"]))
+        points = sample_points(simulation, view.outlook.city)
+        return _answer({"points": points, "meta": simulation.meta})
+
+    def optimize(self, body: Document) -> Answer:
+        """Answer `POST /api/optimize`: the policy that best meets the goal, among those that were tried."""
+        request = parse_strict(PlanRequest, body)
+        view = self._look_ahead(request.scenario())
+        outlook = view.outlook
+        found = optimise(
+            request, outlook.city, outlook.history, view.forecaster, now=view.now, provenance=view.provenance
+        )
+        return _answer(found)
+
+    def cities(self) -> Answer:
+        """Answer `GET /api/cities`: what is known of each city, and how fresh."""
+        described = [self._describe(city) for _, city in sorted(self._cities.items())]
+        return Answer({"cities": described}, {})
+
+    def health(self) -> Document:
+        """Answer `GET /api/health`: who would answer now."""
+        standing = self._holder.standing
+        degraded = bool(standing.reasons)
+        return {
+            "status": "degraded" if degraded else "ok",
+            "service": "urbanwm",
+            "version": urbanwm.__version__,
+            **_who(standing),
+            "degraded": degraded,
+            "reasons": list(standing.reasons),
+            "cities": self.city_names(),
+        }
+
+    def model(self) -> Document:
+        """Answer `GET /api/model`: the model in service, its run and its scores."""
+        standing = self._holder.standing
+        champion = standing.champion
+        return {
+            **_who(standing),
+            "run_id": champion.run_id if champion else None,
+            "dataset_version": champion.dataset_version if champion else None,
+            "digest": champion.digest if champion else None,
+            "experiment": champion.experiment if champion else None,
+            "trained_on": list(champion.cities) if champion else [],
+            "scores": champion.metrics if champion else {},
+            "previous_version": standing.previous.version if standing.previous else None,
+            "confirmed_by_registry": standing.confirmed,
+            "reasons": list(standing.reasons),
+        }
+
+    def _city(self, name: str) -> City:
+        """Return a city by its name, however it is capitalised."""
+        key = name.strip().lower().replace(" ", "_").replace("-", "_")
+        if key in self._cities:
+            return self._cities[key]
+        close = nearest_name(key, self._cities)
+        hint = f"; did you mean '{close}'?" if close else ""
+        raise UnknownCity(f"unknown city{hint}", field="city", value=name, allowed=self.city_names())
+
+    def _look_ahead(self, scenario: Scenario) -> _View:
+        """Forecast the status quo with the best that is left, and return what must be said about it."""
+        city = self._city(scenario.city)
+        snapshot = self._histories.snapshot(city)
+        now = self._histories.now(city, snapshot)
+        start = floor_hour(require_utc(scenario.start_time or now, "start_time"))
+        footing = choose(snapshot, self._holder.standing, start, has_state=scenario.initial_state is not None)
+        forecaster = RememberingForecaster(
+            footing.champion.forecaster if footing.champion else self._baseline,
+            self._memory,
+            (footing.champion.digest if footing.champion else None, city.name, snapshot.serial),
+        )
+        outlook = look_ahead(scenario, city, snapshot.frame, forecaster, now=now)
+        footing = settle(footing, outlook.forecast, lacked_data=forecaster.lacked_data)
+        self._count(city, footing, outlook)
+        return _View(outlook, forecaster, now, _provenance(footing, snapshot, outlook.start))
+
+    def _count(self, city: City, footing: Footing, outlook: Outlook) -> None:
+        """Count an answer by who gave it."""
+        version = footing.champion.version if footing.champion else "none"
+        ANSWERS.labels(city.name, str(footing.rung), outlook.forecast.served_by, version).inc()
+
+    def _describe(self, city: City) -> Document:
+        """Return one city's entry, and publish the age of its feeds."""
+        snapshot = self._histories.snapshot(city)
+        now = self._histories.now(city, snapshot)
+        feeds: Document = {}
+        for signal, age in ages_hours(snapshot.frame, now, list(city.signals)).items():
+            known = age != float("inf")
+            if known:
+                DATA_AGE_HOURS.labels(city.name, signal).set(age)
+            status = "no data" if not known else "past the limit" if is_stale(age) else "late"
+            feeds[signal] = {
+                "age_hours": age if known else None,
+                "status": "fresh" if age < LATE_HOURS else status,
+                "sources": list(city.preference(signal)),
+            }
+        status_quo = observed_status_quo(snapshot.frame, city, now)
+        return {
+            "name": city.name,
+            "title": city.title or city.name.replace("_", " ").title(),
+            "timezone": city.timezone,
+            "location": city.location.model_dump(),
+            "simulated": city.simulated,
+            "replay": city.replay,
+            "now": now.isoformat(),
+            "data_as_of": snapshot.data_end.isoformat() if snapshot.data_end else None,
+            "lake_version": snapshot.version,
+            "signals": feeds,
+            "status_quo": {
+                "car_free_ratio": status_quo.car_free_ratio,
+                "renewable_mix": status_quo.renewable_mix,
+            },
+            "reasons": [snapshot.trouble] if snapshot.trouble else [],
+            "notes": city.notes,
+        }
+
+
+def _who(standing: Standing) -> Document:
+    """Return who serves in the terms of `meta`."""
+    champion = standing.champion
+    return {
+        "served_by": "world_model" if champion else "baseline",
+        "model_version": champion.version if champion else None,
+    }
+
+
+def _provenance(footing: Footing, snapshot: Snapshot, start: datetime) -> Document:
+    """Return what the service adds to an answer's `meta`.
+
+    `generated_at` (epoch seconds) is the first simulated hour and not the wall clock: the same question to
+    the same data and model has the same bytes.
+    """
+    champion = footing.champion
+    lake_version = None if snapshot.version is None else str(snapshot.version)
+    who = f"world model version {champion.version}" if champion else "deterministic baseline"
+    return {
+        "model_version": champion.version if champion else None,
+        "run_id": champion.run_id if champion else None,
+        "dataset_version": champion.dataset_version if champion else lake_version,
+        "lake_version": lake_version,
+        "rung": footing.rung,
+        "degraded": footing.degraded,
+        "reasons": list(footing.reasons),
+        "generated_at": int(start.astimezone(UTC).timestamp()),
+        "note": f"Forecast by the {who}; the policy's effect is assumed, not estimated: see assumptions.",
+    }
+
+
+def _because(sentence: str, reasons: list[str]) -> str:
+    """Return a sentence with its reasons."""
+    return ": ".join([sentence, "; ".join(reasons)]) if reasons else sentence
+
+
+def _answer(document: Document) -> Answer:
+    """Return a document with the facts of its `meta` that its log line carries."""
+    meta = document.get("meta", {})
+    facts = {key: meta[key] for key in ("served_by", "model_version", "rung") if key in meta}
+    return Answer(document, facts)

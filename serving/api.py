@@ -1,0 +1,189 @@
+"""The HTTP routes as one ASGI application; BentoML mounts it, and any ASGI server can run it alone."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.answers import Answer, Answers
+from serving.body import read_json_object
+from serving.envelope import error_response, json_response
+from serving.openapi import openapi_document
+from serving.retrain import Retrainer
+from serving.security import require_key
+from serving.work import WorkQueue
+from urbanwm.errors import BadInput, UrbanWMError
+from urbanwm.settings import Settings
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+WEB = Path(__file__).parent / "web"
+STATIC_TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html"}
+PAGES = {
+    "/": "index.html",
+    "/static/style.css": "style.css",
+    "/static/app.js": "app.js",
+    "/static/chart.js": "chart.js",
+}
+"""Every file that is served; a request chooses among these and never names a path."""
+GC_THRESHOLDS = (50_000, 50, 50)
+"""Rare collections: a full one over a loaded model pauses every request for about 100 ms."""
+
+
+class Api:
+    """The handlers, and the parts that live as long as the server runs."""
+
+    def __init__(
+        self, settings: Settings, answers: Callable[[Settings], Answers] = Answers.from_settings
+    ) -> None:
+        """Remember how to build the parts; `lifespan` builds them, in the process that serves."""
+        self._settings = settings
+        self._build = answers
+        self._answers: Answers | None = None
+        self._queue: WorkQueue | None = None
+        self._retrainer = Retrainer(settings)
+        self._pages = {path: (WEB / name).read_bytes() for path, name in PAGES.items()}
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Load what serves, freeze it for the garbage collector, and let it go at the end."""
+        self._answers = await run_in_threadpool(self._build, self._settings)
+        self._queue = WorkQueue(self._settings.request_timeout_seconds)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        try:
+            yield
+        finally:
+            self._queue.close()
+            self._answers.close()
+
+    @property
+    def answers(self) -> Answers:
+        """The domain side; there once the server has started."""
+        if self._answers is None:
+            raise RuntimeError("the application was used before its lifespan began")
+        return self._answers
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered, by the model or by the baseline."""
+        return self._answers is not None and self._answers.ready
+
+    async def _compute(self, request: Request, work: Callable[[], Answer]) -> Response:
+        """Run `work` on the bounded queue and send what it returns; who answered goes to the log line."""
+        if self._queue is None:
+            raise RuntimeError("the application was used before its lifespan began")
+        answer = await self._queue.run(work)
+        request.state.answered = answer.facts
+        return json_response(answer.document)
+
+    async def simulate(self, request: Request) -> Response:
+        """Answer a "what if" question."""
+        body = await read_json_object(request)
+        return await self._compute(request, lambda: self.answers.simulate(body))
+
+    async def latent(self, request: Request) -> Response:
+        """Return the latent states of a simulation."""
+        body = await read_json_object(request)
+        return await self._compute(request, lambda: self.answers.latent(body))
+
+    async def optimize(self, request: Request) -> Response:
+        """Search for a policy that meets a goal."""
+        body = await read_json_object(request)
+        return await self._compute(request, lambda: self.answers.optimize(body))
+
+    async def latent_sample(self, request: Request) -> Response:
+        """Return latent states in two dimensions."""
+        unknown = set(request.query_params) - {"city"}
+        if unknown:
+            name = min(unknown)
+            raise BadInput(f"unknown parameter '{name}'", field=name, allowed=["city"])
+        city = request.query_params.get("city", "")
+        if not city:
+            raise BadInput("the parameter 'city' is missing", field="city", allowed=self.answers.city_names())
+        return await self._compute(request, lambda: self.answers.latent_sample(city))
+
+    async def cities(self, request: Request) -> Response:
+        """List the cities and how fresh each feed is."""
+        return await self._compute(request, self.answers.cities)
+
+    async def health(self, _: Request) -> Response:
+        """Say who would answer now."""
+        return json_response(self.answers.health())
+
+    async def model(self, _: Request) -> Response:
+        """Describe the model in service."""
+        return json_response(self.answers.model())
+
+    async def retrain(self, request: Request) -> Response:
+        """Start a nightly run and return at once."""
+        require_key(request.headers, self._settings.api_key)
+        job = await run_in_threadpool(self._retrainer.start)
+        return json_response(vars(job), status=202)
+
+    async def openapi(self, _: Request) -> Response:
+        """Return the OpenAPI document of every route."""
+        return json_response(openapi_document())
+
+    async def page(self, request: Request) -> Response:
+        """Return one of the dashboard's files."""
+        kind = PAGES[request.url.path].rsplit(".", 1)[-1]
+        return Response(
+            self._pages[request.url.path],
+            media_type=STATIC_TYPES[kind],
+            headers={"Cache-Control": "no-cache"},
+        )
+
+    def _endpoint(self, path: str, handler: Handler, *, keyed: bool) -> Handler:
+        """Give a handler its name in the metrics, the key check, and the error envelope."""
+
+        async def endpoint(request: Request) -> Response:
+            request.state.route = path
+            try:
+                if keyed:
+                    require_key(request.headers, self._settings.api_key)
+                return await handler(request)
+            except UrbanWMError as error:
+                request.state.error_type = type(error).__name__
+                return error_response(error)
+
+        return endpoint
+
+    def routes(self) -> list[Route]:
+        """Return every route."""
+        api: list[tuple[str, str, Handler]] = [
+            ("POST", "/api/simulate", self.simulate),
+            ("POST", "/api/latent", self.latent),
+            ("POST", "/api/optimize", self.optimize),
+            ("POST", "/api/retrain", self.retrain),
+            ("GET", "/api/explain/latent_sample", self.latent_sample),
+            ("GET", "/api/health", self.health),
+            ("GET", "/api/cities", self.cities),
+            ("GET", "/api/model", self.model),
+        ]
+        open_pages: list[tuple[str, str, Handler]] = [
+            ("GET", "/openapi.json", self.openapi),
+            # In place of BentoML's own, which knows nothing of mounted routes.
+            ("GET", "/docs.json", self.openapi),
+            *(("GET", path, self.page) for path in PAGES),
+        ]
+        keyed = self._settings.protect_reads
+        return [
+            Route(path, self._endpoint(path, handler, keyed=keyed and is_api), methods=[method])
+            for is_api, group in ((True, api), (False, open_pages))
+            for method, path, handler in group
+        ]
+
+
+def create_app(api: Api) -> Starlette:
+    """Return the application; wrap it in `serving.security.Guard`, unless what mounts it is wrapped."""
+    return Starlette(routes=api.routes(), lifespan=api.lifespan)

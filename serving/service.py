@@ -1,0 +1,36 @@
+"""The BentoML service, a thin shell around `serving.api`: `bentoml serve serving.service:UrbanWM`."""
+
+from __future__ import annotations
+
+import bentoml
+
+from serving.api import Api, create_app
+from serving.logs import configure_request_log
+from serving.security import Guard
+from urbanwm.settings import apply_environment, load_settings
+
+SHUTDOWN_MARGIN_SECONDS = 20.0
+"""BentoML's own timeout lies this far behind ours: it would leave the work running."""
+
+settings = load_settings()
+apply_environment(settings)
+configure_request_log(settings.log_level)
+api = Api(settings)
+
+
+@bentoml.service(
+    name="urbanwm",
+    workers=1,
+    traffic={"timeout": settings.request_timeout_seconds + SHUTDOWN_MARGIN_SECONDS},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(create_app(api), path="/")
+class UrbanWM:
+    """All routes live in the mounted application, whose lifespan loads the model; this answers the probes."""
+
+    def __is_ready__(self) -> bool:
+        """Tell `/readyz` whether requests can be answered; without a model the baseline does."""
+        return api.ready
+
+
+UrbanWM.add_asgi_middleware(Guard)

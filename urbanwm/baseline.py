@@ -1,0 +1,288 @@
+"""The deterministic baseline: a similar-day climatology with the recent level. It needs no model file.
+
+The expectation of an hour is the mean of the last eight days of its kind at its local hour, plus the recent
+deviation from such means, fading with the lead. The spread comes from its own past errors, by lead and local
+hour. Where there is no history, the caller's `initial_state` takes its place; nothing is invented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from urbanwm.cities import City
+from urbanwm.clock import floor_hour, require_utc
+from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
+from urbanwm.contracts.signals import TARGETS
+from urbanwm.errors import DataUnavailable
+from urbanwm.features.calendar import HOURS_PER_DAY, LocalDays, local_days
+from urbanwm.features.history import SeasonalHistory, build_history
+from urbanwm.features.names import LOG_SIGNALS, skip_names
+from urbanwm.features.spec import calendar_of
+from urbanwm.freshness import ages_hours, freshness_reasons
+from urbanwm.members import couple, member_levels
+from urbanwm.policy import clip_to_vocabulary
+
+Float = NDArray[np.float64]
+
+HISTORY_HOURS = 400 * HOURS_PER_DAY
+"""Older history is not looked at: a year of days, and the days before it that the first means need."""
+MINIMUM_VALUES = 72
+"""Three days of values; with fewer there is no shape of the day to speak of."""
+ERROR_DAYS = 180
+"""Past forecasts whose errors give the spread: one per day, at most this many."""
+MINIMUM_ERRORS = 24
+"""Errors below which a lead borrows the spread of its neighbours."""
+ERROR_LEADS = (1, 3, 6, 12, 24, 48, 96, 168)
+"""Leads (h) at which error quantiles are taken, over the leads since the one before; linear between."""
+LEVEL_WEIGHTS = {"deviation_6h": 0.5, "deviation_24h": 0.5}
+"""Share of the mean deviation over the last 6 h and 24 h: best of six pairs on Madrid's training rows."""
+_COLUMN = {name: position for position, name in enumerate(skip_names())}
+_LOG = np.array([name in LOG_SIGNALS for name in TARGETS])
+
+
+def daily_factor(hours: NDArray[np.int64]) -> Float:
+    """Return the reference system's shape of the day, `0.8 + 0.4 · |hour − 12| / 12`, local hours 0-23."""
+    return 0.8 + 0.4 * np.abs(hours - 12) / 12
+
+
+def reference_forecast(
+    initial_state: InitialState, city: City, start: datetime, horizon_hours: int, samples: int
+) -> Forecast:
+    """Return the reference form: `initial_state · daily_factor`, all members alike, before any policy.
+
+    Members `(samples, horizon_hours, 3)` are bare levels, unclipped; absolute factors come on top of them.
+    """
+    hours = pd.date_range(require_utc(start, "start"), periods=horizon_hours, freq="h").tz_convert(
+        city.timezone
+    )
+    shape = daily_factor(hours.hour.to_numpy(dtype=np.int64))
+    levels = np.array([getattr(initial_state, name) for name in TARGETS], dtype=np.float64)
+    members = np.broadcast_to(shape[:, None] * levels, (samples, horizon_hours, len(TARGETS))).copy()
+    reason = (
+        "deterministic baseline in its reference form: initial_state times an illustrative shape of the day, "
+        "no spread known"
+    )
+    return Forecast(members, "baseline", degraded=True, reasons=[reason], reference_form=True)
+
+
+@dataclass(frozen=True)
+class _Climatology:
+    """A city's history on an hourly grid that reaches into the future; PM2.5 as log1p."""
+
+    index: pd.DatetimeIndex
+    days: LocalDays
+    values: NDArray[np.float32]
+    seasonal: SeasonalHistory
+
+    def expect(self, origins: NDArray[np.int64], horizon_hours: int) -> Float:
+        """Return expectations `(B, H, 3)` from what is known before each origin; NaN where nothing is."""
+        hours = origins[:, None] + np.arange(horizon_hours)
+        means, missing = self.seasonal.ahead(hours, origins)
+        expected = means[..., _COLUMN["similar_8"]].astype(np.float64)
+        for name, weight in LEVEL_WEIGHTS.items():
+            expected += weight * means[..., _COLUMN[name]]
+        expected[missing > 0] = np.nan
+        return expected
+
+
+def _climatology(history: pd.DataFrame, city: City, end: datetime) -> _Climatology:
+    """Lay the history out up to `end` (exclusive), the future all missing."""
+    index = pd.date_range(history.index[0], end, freq="h", inclusive="left", tz="UTC")
+    raw = history.reindex(index=index, columns=list(TARGETS)).to_numpy(dtype=np.float64)
+    values = np.where(_LOG, np.log1p(raw), raw).astype(np.float32)
+    days = local_days(index, calendar_of(city))
+    return _Climatology(index, days, values, build_history(values, days))
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Errors of past forecasts: `(O, L, 3)` from one origin per day, and the local hour of each target."""
+
+    origins: NDArray[np.int64]
+    values: Float
+    hours: NDArray[np.int64]
+
+    def quantiles(self, origin: int, leads: Float, target_hours: NDArray[np.int64], levels: Float) -> Float:
+        """Return error quantiles `(S, H, 3)` for leads `(H, 3)`, from errors known before `origin`."""
+        length = self.values.shape[1]
+        known = (self.origins + length <= origin) & (
+            self.origins > origin - ERROR_DAYS * HOURS_PER_DAY - length
+        )
+        errors, hours = self.values[known], self.hours[known]
+        spread = np.zeros((len(levels), *leads.shape))
+        for signal in range(len(TARGETS)):
+            error = errors[..., signal]
+            scale = _hourly_scale(error, hours)
+            bands = _band_quantiles(error / scale[hours], levels)
+            if bands is None:
+                continue
+            # Beyond the leads that were tried, error is taken as level: climatology has no lead.
+            at = np.interp(leads[:, signal], ERROR_LEADS, np.arange(len(ERROR_LEADS)))
+            below = np.minimum(at.astype(np.int64), len(ERROR_LEADS) - 2)
+            part = at - below
+            spread[..., signal] = bands[:, below] * (1 - part) + bands[:, below + 1] * part
+            spread[..., signal] *= scale[target_hours]
+        return spread
+
+
+def _hourly_scale(errors: Float, hours: NDArray[np.int64]) -> Float:
+    """Return the mean absolute error per local hour, `(24,)`; 1 where it is not known or zero."""
+    present = np.isfinite(errors)
+    number = np.bincount(hours[present], minlength=HOURS_PER_DAY)
+    total = np.bincount(hours[present], weights=np.abs(errors[present]), minlength=HOURS_PER_DAY)
+    mean = np.divide(total, number, out=np.zeros(HOURS_PER_DAY), where=number > 0)
+    overall = total.sum() / max(number.sum(), 1)
+    return np.where((number >= MINIMUM_ERRORS) & (mean > 0), mean, overall if overall > 0 else 1.0)
+
+
+def _band_quantiles(errors: Float, levels: Float) -> Float | None:
+    """Return quantiles `(S, bands)` per lead band, None without any; thin bands borrow the one before."""
+    bands: list[Float] = []
+    previous = 0
+    for lead in ERROR_LEADS:
+        block = errors[:, previous:lead]
+        block = block[np.isfinite(block)]
+        previous = lead
+        if block.size >= MINIMUM_ERRORS:
+            bands.append(np.quantile(block, levels))
+        elif bands:
+            bands.append(bands[-1])
+    if not bands:
+        return None
+    bands = [bands[0]] * (len(ERROR_LEADS) - len(bands)) + bands
+    return np.stack(bands, axis=1)
+
+
+class BaselineForecaster:
+    """Forecasts by climatology and recent level; deterministic given the seed."""
+
+    served_by: ServedBy = "baseline"
+
+    def forecast(
+        self,
+        history: pd.DataFrame | None,
+        city: City,
+        start: datetime,
+        horizon_hours: int,
+        samples: int,
+        seed: int,
+        initial_state: InitialState | None = None,
+    ) -> Forecast:
+        """Return members `(samples, horizon_hours, 3)` of the status quo from `start` on.
+
+        Only rows of `history` before `start` are read. A signal without history takes `initial_state` times
+        the reference shape of the day, and without that is NaN, with a reason.
+
+        Raises:
+            DataUnavailable: No target has history and there is no `initial_state`.
+        """
+        origin = floor_hour(require_utc(start, "start"))
+        known = _known_targets(history, origin, initial_state)
+        reasons = ["answered by the deterministic baseline, not by the world model"]
+        members = np.full((samples, horizon_hours, len(TARGETS)), np.nan)
+        if known is not None:
+            members = self._members(known, city, [origin], horizon_hours, samples, seed)[0]
+        # The caller's state counts as an observation of the last hour, so its age is not that of the feeds.
+        reasons += freshness_reasons(ages_hours(known, origin))
+        empty = [i for i, name in enumerate(TARGETS) if np.isnan(members[..., i]).all()]
+        if empty and initial_state is not None:
+            stand_in = reference_forecast(initial_state, city, origin, horizon_hours, samples).members
+            members[..., empty] = clip_to_vocabulary(stand_in)[..., empty]
+            names = ", ".join(TARGETS[i] for i in empty)
+            reasons.append(
+                f"{names}: no history; initial_state with an illustrative shape of the day, no spread"
+            )
+        elif len(empty) == len(TARGETS):
+            raise DataUnavailable(
+                f"no recent data for {', '.join(TARGETS)} in {city.name}, and no initial_state",
+                field="initial_state",
+                allowed="an initial_state in the request, or data in the lake",
+            )
+        elif empty:
+            reasons.append(
+                f"{', '.join(TARGETS[i] for i in empty)}: no data and no initial_state; not answered"
+            )
+        return Forecast(members, self.served_by, degraded=True, reasons=reasons)
+
+    def forecast_batch(
+        self,
+        frame: pd.DataFrame,
+        city: City,
+        origins: Sequence[datetime],
+        horizon_hours: int,
+        samples: int,
+        seed: int,
+    ) -> Float:
+        """Return members `(origins, samples, horizon_hours, 3)`; each origin sees only hours before it."""
+        return self._members(
+            frame, city, [require_utc(o, "origin") for o in origins], horizon_hours, samples, seed
+        )
+
+    @staticmethod
+    def _members(
+        frame: pd.DataFrame,
+        city: City,
+        origins: Sequence[datetime],
+        horizon_hours: int,
+        samples: int,
+        seed: int,
+    ) -> Float:
+        frame = frame[frame.index >= min(origins) - timedelta(hours=HISTORY_HOURS)]
+        if frame.empty or frame.index[0] >= min(origins):
+            return np.full((len(origins), samples, horizon_hours, len(TARGETS)), np.nan)
+        climatology = _climatology(frame, city, max(origins) + timedelta(hours=horizon_hours))
+        positions = np.array([int(climatology.index.get_loc(origin)) for origin in origins], dtype=np.int64)
+        ages = _ages(climatology.values, positions)
+        errors = _past_errors(climatology, int(positions.max()), horizon_hours + int(ages.max(initial=0)))
+        expected = climatology.expect(positions, horizon_hours)
+        levels = member_levels(samples)
+        grid = np.empty((len(positions), samples, horizon_hours, len(TARGETS)))
+        for i, position in enumerate(positions):
+            leads = 1.0 + np.arange(horizon_hours)[:, None] + ages[i]
+            target_hours = climatology.days.hour[position : position + horizon_hours]
+            grid[i] = expected[i] + errors.quantiles(int(position), leads, target_hours, levels)
+        grid[..., _LOG] = np.expm1(grid[..., _LOG])
+        too_short = np.cumsum(np.isfinite(climatology.values), axis=0)[positions - 1] < MINIMUM_VALUES
+        grid[np.broadcast_to(too_short[:, None, None, :], grid.shape)] = np.nan
+        return clip_to_vocabulary(couple(grid, seed))
+
+
+def _known_targets(
+    history: pd.DataFrame | None, origin: datetime, initial_state: InitialState | None
+) -> pd.DataFrame | None:
+    """Return the targets before `origin`, the last hour replaced by `initial_state`; None without any."""
+    if history is None:
+        return None
+    known = history.loc[history.index < origin].reindex(columns=list(TARGETS)).dropna(how="all")
+    if known.empty:
+        return None
+    if initial_state is not None:
+        last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
+        known = known.reindex(known.index.union([last]))
+        present = known.notna().any().to_numpy()
+        state = np.array([getattr(initial_state, name) for name in TARGETS])
+        known.loc[last] = np.where(present, state, np.nan)
+    return known
+
+
+def _ages(values: NDArray[np.float32], positions: NDArray[np.int64]) -> Float:
+    """Return the age (h) of the last value of each target at each origin, `(B, 3)`; 0 = up to date."""
+    hours = np.arange(len(values))[:, None]
+    last = np.maximum.accumulate(np.where(np.isfinite(values), hours, -1), axis=0)[positions - 1]
+    return np.where(last < 0, 0, positions[:, None] - 1 - last).astype(np.float64)
+
+
+def _past_errors(climatology: _Climatology, last_origin: int, leads: int) -> _Errors:
+    """Forecast from one origin per day of the past and return the errors, in transformed units."""
+    length = int(min(max(leads, HOURS_PER_DAY), ERROR_LEADS[-1]))
+    # 25 h apart: the origins visit every hour of the day instead of one.
+    origins = np.arange(last_origin - length, 0, -(HOURS_PER_DAY + 1), dtype=np.int64)[::-1]
+    hours = origins[:, None] + np.arange(length)
+    errors = climatology.values[hours] - climatology.expect(origins, length)
+    return _Errors(origins, errors, climatology.days.hour[hours])

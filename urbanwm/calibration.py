@@ -1,0 +1,136 @@
+"""Calibration: widen each quantile band, per signal and lead, until held-out hours say that it is wide enough.
+
+The model's quantiles keep their median; each central band is scaled around it. Fitted on held-out windows only,
+carried in the bundle as JSON, applied wherever the bundle forecasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
+from urbanwm.errors import BundleInvalid
+
+METHOD = "band_scale"
+LEAD_BUCKETS: tuple[tuple[int, int], ...] = ((1, 6), (7, 24), (25, 48), (49, HORIZON_HOURS_MAX))
+"""First and last lead hour of each bucket; a bucket without held-out hours takes the one before it."""
+SCALE_MIN, SCALE_MAX = 0.5, 3.0
+PRIOR_WINDOWS = 10.0
+"""Held-out windows that weigh as much as the prior belief that the model's own width is right (scale 1)."""
+MINIMUM_HOURS = 24
+AR1_MAX = 0.99
+ERROR_CLIP = 5.0
+"""Errors beyond this many half-widths count as this many in the correlation: one episode must not decide."""
+_MEDIAN = QUANTILE_LEVELS.index(0.5)
+BANDS: tuple[float, ...] = tuple(round(1.0 - 2.0 * level, 6) for level in QUANTILE_LEVELS[:_MEDIAN])
+"""Nominal coverage of the central bands, widest first: 0.9, 0.8, 0.5."""
+
+Array = NDArray[np.floating[Any]]
+Float = NDArray[np.float64]
+
+
+def fit_calibration(quantiles: Array, observed: Array) -> dict[str, Any]:
+    """Fit band widths on held-out forecasts: split conformal prediction per signal, lead bucket and band.
+
+    The score of an hour is its distance from the median in units of the band's half-width on that side; the scale
+    is the nominal quantile of the scores with the finite-sample correction (Romano, Patterson, Candès 2019, NeurIPS
+    32), shrunk towards 1 because the hours of one window are far from independent.
+
+    Args:
+        quantiles: Uncorrected forecasts `(windows, H, 3, 7)`, lead 1 first, in one unit per signal.
+        observed: `(windows, H, 3)` in the same units, NaN = missing.
+
+    Returns:
+        A JSON document for `apply_calibration`; `ar1` is the hour-to-hour correlation of the errors per signal.
+    """
+    hours = quantiles.shape[1]
+    scale: dict[str, list[list[float]]] = {}
+    for index, name in enumerate(TARGETS):
+        rows: list[list[float]] = []
+        for first, last in LEAD_BUCKETS:
+            part = slice(first - 1, min(last, hours))
+            enough = np.isfinite(observed[:, part, index]).sum() >= MINIMUM_HOURS
+            if enough:
+                rows.append(_band_scales(quantiles[:, part, index], observed[:, part, index]))
+            else:
+                rows.append(rows[-1] if rows else [1.0] * len(BANDS))
+        scale[name] = rows
+    return {
+        "method": METHOD,
+        "bands": list(BANDS),
+        "lead_buckets": [list(bucket) for bucket in LEAD_BUCKETS],
+        "scale": scale,
+        "ar1": {name: _error_correlation(quantiles, observed, i) for i, name in enumerate(TARGETS)},
+        "windows": int(quantiles.shape[0]),
+    }
+
+
+def apply_calibration(quantiles: Array, calibration: Mapping[str, Any], first_lead: int = 1) -> Float:
+    """Return calibrated quantiles `(..., H, 3, 7)`: same median, same order; an empty calibration changes nothing.
+
+    Args:
+        quantiles: `(..., H, 3, 7)` in the units that the calibration was fitted in.
+        calibration: As `fit_calibration` returned it.
+        first_lead: Lead hour of the first row.
+
+    Raises:
+        BundleInvalid: The calibration is of another method, or fitted for other signals or bands.
+    """
+    values = np.asarray(quantiles, dtype=np.float64)
+    if not calibration:
+        return values
+    known = calibration.get("scale", {})
+    if calibration.get("method") != METHOD or not set(TARGETS) <= set(known):
+        raise BundleInvalid("the calibration cannot be read", field="calibration", allowed=METHOD)
+    scales = np.array([known[name] for name in TARGETS], dtype=np.float64)  # (3, buckets, bands)
+    if values.shape[-1] != len(QUANTILE_LEVELS) or scales.shape[2] != len(BANDS):
+        raise BundleInvalid("the calibration does not fit the model's quantiles", field="calibration")
+    leads = first_lead + np.arange(values.shape[-3])
+    bucket = np.searchsorted([last for _, last in calibration["lead_buckets"]], leads)
+    band = np.moveaxis(scales[:, np.minimum(bucket, scales.shape[1] - 1)], 0, 1)  # (H, 3, bands)
+    factors = np.concatenate([band, np.ones_like(band[..., :1]), band[..., ::-1]], axis=-1)
+    median = values[..., _MEDIAN : _MEDIAN + 1]
+    widened = median + (values - median) * factors
+    # Bands are fitted one by one: where an inner one outgrows an outer one, the outer one follows.
+    upper = np.maximum.accumulate(widened[..., _MEDIAN:], axis=-1)
+    lower = np.minimum.accumulate(widened[..., _MEDIAN::-1], axis=-1)[..., ::-1]
+    return np.concatenate([lower[..., :-1], upper], axis=-1)
+
+
+def _band_scales(quantiles: Array, observed: Array) -> list[float]:
+    """Return one factor per band from `(windows, hours, 7)` forecasts of one signal and lead bucket."""
+    seen = np.isfinite(observed)
+    error = np.where(seen, observed, 0.0) - quantiles[..., _MEDIAN]
+    windows = float(seen.any(axis=1).sum())
+    belief = windows / (windows + PRIOR_WINDOWS)
+    scales = []
+    for lower, nominal in enumerate(BANDS):
+        upper = len(QUANTILE_LEVELS) - 1 - lower
+        above = quantiles[..., upper] - quantiles[..., _MEDIAN]
+        below = quantiles[..., _MEDIAN] - quantiles[..., lower]
+        half_width = np.where(error > 0, above, below)[seen]
+        score = np.abs(error[seen]) / np.maximum(half_width, np.finfo(np.float32).tiny)
+        level = min(1.0, nominal * (1.0 + 1.0 / score.size))
+        fitted = float(np.clip(np.quantile(score, level), SCALE_MIN, SCALE_MAX))
+        scales.append(round(fitted**belief, 6))
+    return scales
+
+
+def _error_correlation(quantiles: Array, observed: Array, index: int) -> float:
+    """Return the lag-1 correlation of one signal's errors, in units of the half-width of the 50 % band."""
+    half_width = 0.5 * (quantiles[..., index, _MEDIAN + 1] - quantiles[..., index, _MEDIAN - 1])
+    error = (observed[..., index] - quantiles[..., index, _MEDIAN]) / np.maximum(half_width, 1e-6)
+    error = np.clip(error, -ERROR_CLIP, ERROR_CLIP)
+    both = np.isfinite(error[:, 1:]) & np.isfinite(error[:, :-1])
+    if int(both.sum()) < MINIMUM_HOURS:
+        return 0.0
+    before, after = error[:, :-1][both], error[:, 1:][both]
+    spread = float(before.std() * after.std())
+    if spread == 0.0:
+        return 0.0
+    covariance = float(((before - before.mean()) * (after - after.mean())).mean())
+    return round(float(np.clip(covariance / spread, 0.0, AR1_MAX)), 6)

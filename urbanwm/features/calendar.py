@@ -1,0 +1,181 @@
+"""The calendar of a city in its own local time: known for every hour, however far ahead.
+
+Public holidays, bridge days and the weeks around New Year explain about half of the load and traffic error in
+winter, and a week cut in UTC instead of local time costs more than any choice of model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import holidays
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from urbanwm.errors import BadInput
+
+HOURS_PER_DAY = 24
+DAYS_PER_YEAR = 365.25
+SATURDAY, SUNDAY = 5, 6
+MONDAY, FRIDAY = 0, 4
+TUESDAY, THURSDAY = 1, 3
+# Day classes: the coarse partition in which "the last similar day" is looked up.
+WORKDAY, SATURDAY_CLASS, REST_DAY, SPECIAL_DAY = 0, 1, 2, 3
+DAY_CLASSES = 4
+
+CALENDAR_NAMES: tuple[str, ...] = (
+    "hour_sin",
+    "hour_cos",
+    "hour_sin_2",
+    "hour_cos_2",
+    "weekday_sin",
+    "weekday_cos",
+    "is_workday",
+    "is_saturday",
+    "is_rest_day",
+    "is_special_day",
+    "is_holiday",
+    "is_day_before_holiday",
+    "is_day_after_holiday",
+    "is_bridge_day",
+    "is_year_end",
+    "is_eve",
+    "tomorrow_is_off",
+    "yesterday_was_off",
+    "year_sin",
+    "year_cos",
+)
+
+
+@dataclass(frozen=True)
+class CityCalendar:
+    """Where a city's calendar comes from.
+
+    Attributes:
+        timezone: IANA name.
+        country: ISO 3166 country of its public holidays, None = weekdays only.
+        subdivision: Region code within the country, None = national holidays only.
+    """
+
+    timezone: str
+    country: str | None = None
+    subdivision: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalDays:
+    """An hourly grid seen in local time: D local days, N hours.
+
+    Attributes:
+        day: `(N,)` index of the local day of each hour, 0 = day of the first hour.
+        hour: `(N,)` local hour of day, 0-23.
+        weekday: `(D,)` 0 = Monday.
+        day_class: `(D,)` WORKDAY, SATURDAY_CLASS, REST_DAY (Sunday or holiday) or SPECIAL_DAY (a workday that
+            is a bridge or lies in 22 Dec - 7 Jan).
+        features: `(N, len(CALENDAR_NAMES))` float32.
+    """
+
+    day: NDArray[np.int64]
+    hour: NDArray[np.int64]
+    weekday: NDArray[np.int64]
+    day_class: NDArray[np.int64]
+    features: NDArray[np.float32]
+
+
+@lru_cache(maxsize=4096)
+def _holidays_of_year(country: str, subdivision: str | None, year: int) -> frozenset[date]:
+    """Return the public holidays of one year (cached: the package takes milliseconds per year)."""
+    try:
+        return frozenset(holidays.country_holidays(country, subdiv=subdivision, years=year))
+    except NotImplementedError as failure:
+        raise BadInput(
+            f"no holiday calendar: {failure}",
+            field="holidays",
+            value=f"{country}/{subdivision}",
+            allowed="an ISO 3166 country and one of its subdivisions",
+        ) from failure
+
+
+def _is_holiday(days: NDArray[np.datetime64], calendar: CityCalendar) -> NDArray[np.bool_]:
+    """Return which `datetime64[D]` days are public holidays."""
+    if calendar.country is None or days.size == 0:
+        return np.zeros(days.shape, dtype=bool)
+    years = range(int(str(days[0])[:4]), int(str(days[-1])[:4]) + 1)
+    known = set().union(*(_holidays_of_year(calendar.country, calendar.subdivision, year) for year in years))
+    return np.isin(days, np.array(sorted(known), dtype="datetime64[D]"))
+
+
+def _day_features(days: NDArray[np.datetime64], calendar: CityCalendar) -> dict[str, NDArray[np.float64]]:
+    """Return the day-level facts of consecutive `datetime64[D]` days, `(D,)` each."""
+    around = np.concatenate([[days[0] - 1], days, [days[-1] + 1]])
+    holiday_around = _is_holiday(around, calendar)
+    # 1970-01-01 was a Thursday.
+    weekday_around = (around.astype(np.int64) + THURSDAY) % 7
+    off_around = holiday_around | (weekday_around >= SATURDAY)
+    holiday, weekday = holiday_around[1:-1], weekday_around[1:-1]
+    off, off_before, off_after = off_around[1:-1], off_around[:-2], off_around[2:]
+    month = days.astype("datetime64[M]").astype(np.int64) % 12 + 1
+    day_of_month = (days - days.astype("datetime64[M]")).astype(np.int64) + 1
+    day_of_year = (days - days.astype("datetime64[Y]")).astype(np.int64)
+    year_end = ((month == 12) & (day_of_month >= 22)) | ((month == 1) & (day_of_month <= 7))
+    # A bridge is a single workday between two days off, as the Friday after a Thursday holiday.
+    bridge = ~off & off_before & off_after
+    special = ~off & (bridge | year_end)
+    rest = holiday | (weekday == SUNDAY)
+    saturday = (weekday == SATURDAY) & ~rest
+    week_angle, year_angle = 2 * np.pi * weekday / 7, 2 * np.pi * day_of_year / DAYS_PER_YEAR
+    facts = {
+        "weekday": weekday,
+        "weekday_sin": np.sin(week_angle),
+        "weekday_cos": np.cos(week_angle),
+        "is_workday": ~off & ~special,
+        "is_saturday": saturday,
+        "is_rest_day": rest,
+        "is_special_day": special,
+        "is_holiday": holiday,
+        "is_day_before_holiday": holiday_around[2:],
+        "is_day_after_holiday": holiday_around[:-2],
+        "is_bridge_day": bridge,
+        "is_year_end": year_end,
+        "is_eve": (month == 12) & ((day_of_month == 24) | (day_of_month == 31)),
+        "tomorrow_is_off": off_after,
+        "yesterday_was_off": off_before,
+        "year_sin": np.sin(year_angle),
+        "year_cos": np.cos(year_angle),
+    }
+    return {name: values.astype(np.float64) for name, values in facts.items()}
+
+
+def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
+    """Lay an hourly UTC index out in local days and describe each hour.
+
+    Both clock changes come out right: one local hour is absent in spring, one occurs twice in autumn.
+
+    Args:
+        index: `(N,)` hourly, UTC, increasing.
+        calendar: Time zone and holidays of the city.
+
+    Raises:
+        BadInput: The holiday calendar does not exist.
+    """
+    wall = index.tz_convert(ZoneInfo(calendar.timezone)).tz_localize(None).to_numpy().astype("datetime64[h]")
+    wall_day = wall.astype("datetime64[D]")
+    hour = (wall - wall_day).astype(np.int64)
+    day = (wall_day - wall_day[0]).astype(np.int64)
+    facts = _day_features(wall_day[0] + np.arange(day[-1] + 1), calendar)
+    day_class = np.select(
+        [facts["is_rest_day"] > 0, facts["is_saturday"] > 0, facts["is_special_day"] > 0],
+        [REST_DAY, SATURDAY_CLASS, SPECIAL_DAY],
+        WORKDAY,
+    )
+    angle = 2 * np.pi * np.arange(HOURS_PER_DAY) / HOURS_PER_DAY
+    clock = np.stack([np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)], axis=1)
+    daily = np.stack([facts[name] for name in CALENDAR_NAMES[clock.shape[1] :]], axis=1)
+    features = np.empty((len(index), len(CALENDAR_NAMES)), dtype=np.float32)
+    features[:, : clock.shape[1]] = clock.astype(np.float32)[hour]
+    features[:, clock.shape[1] :] = daily.astype(np.float32)[day]
+    return LocalDays(day, hour, facts["weekday"].astype(np.int64), day_class.astype(np.int64), features)

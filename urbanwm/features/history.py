@@ -1,0 +1,175 @@
+"""What the past of the targets says about an hour: last week, similar days, and the last hours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbanwm.features.calendar import DAY_CLASSES, HOURS_PER_DAY, REST_DAY, SUNDAY, LocalDays
+from urbanwm.features.names import RECENT, SIMILAR_DAYS
+from urbanwm.features.similar_day import SimilarDayTable, build_table, day_table
+from urbanwm.features.trailing import trailing_mean
+
+DAYS_PER_WEEK = 7
+PARTITIONS: tuple[str, ...] = tuple(dict.fromkeys(partition for _, partition, _ in SIMILAR_DAYS))
+# Order in which one seasonal mean stands in for another that does not exist.
+_COLUMN = {name: 1 + i for i, name in enumerate(name for name, _, _ in SIMILAR_DAYS)}
+_STAND_INS: tuple[tuple[str, str], ...] = (
+    ("recent_1", "recent_7"),
+    ("recent_7", "similar_60"),
+    ("similar_60", "recent_7"),
+    ("similar_8", "similar_60"),
+    ("similar_3", "similar_8"),
+    ("similar_1", "similar_3"),
+    ("weekday_4", "similar_3"),
+    ("weekday_1", "weekday_4"),
+)
+_RECENT_DECAY_HOURS = np.array([decay for *_, decay in RECENT], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class SeasonalMeans:
+    """Last week's value and the similar-day means of the three targets, for any hour and any cut-off.
+
+    Attributes:
+        days: The grid in local time.
+        values: `(N, 3)` normalised targets, NaN = missing.
+        tables: Similar-day tables per partition of the days.
+        classes: `(D,)` class of each day per partition.
+        last_week: `(N,)` grid position of the same local hour a week earlier, -1 = before the grid.
+    """
+
+    days: LocalDays
+    values: NDArray[np.float32]
+    tables: dict[str, SimilarDayTable]
+    classes: dict[str, NDArray[np.int64]]
+    last_week: NDArray[np.int64]
+
+    def lookup(
+        self, hours: NDArray[np.int64], cutoff_day: NDArray[np.int64], origin: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the means `(..., 3, 1 + means)` and flags `(..., 3)`, 1.0 where none exists and 0 stands.
+
+        Args:
+            hours: Grid positions `(...)`.
+            cutoff_day: Similar days lie before this local day; broadcast against `hours`.
+            origin: Last week's value lies before this grid position; broadcast against `hours`.
+        """
+        day, hour = self.days.day[hours], self.days.hour[hours]
+        parts = [self._last_week(hours, origin)[..., None]]
+        parts += [
+            table.lookup(np.broadcast_to(cutoff_day, day.shape), self.classes[name][day], hour)
+            for name, table in self.tables.items()
+        ]
+        means = np.concatenate(parts, axis=-1)
+        missing = _fill(means)
+        return means, missing
+
+    def _last_week(self, hours: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the value of the same local hour a week earlier, NaN where it is not comparable or unknown.
+
+        After a holiday week "last week" is the wrong kind of day; the similar day stands in.
+        """
+        source = self.last_week[hours]
+        klass = self.classes["class"]
+        comparable = klass[self.days.day[source]] == klass[self.days.day[hours]]
+        usable = (source >= 0) & (source < origin) & comparable
+        return np.where(usable[..., None], self.values[source], np.float32(np.nan))
+
+
+@dataclass(frozen=True)
+class SeasonalHistory:
+    """Seasonal predictions `(..., 3, J)` of the targets: the means, then what the last hours add.
+
+    Attributes:
+        means: Look-up of the means.
+        recent: `(N, 3, len(RECENT))` levels and deviations just before each hour.
+        one_step: `(N, 3, J)` predictions for each hour: means as known at the start of its local day, recent
+            ones at the start of the hour.
+        missing: `(N, 3)` 1.0 where no history exists at all and the predictions are 0.
+    """
+
+    means: SeasonalMeans
+    recent: NDArray[np.float32]
+    one_step: NDArray[np.float32]
+    missing: NDArray[np.float32]
+
+    def ahead(
+        self, hours: NDArray[np.int64], origins: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return predictions `(B, H, 3, J)` and missing flags `(B, H, 3)` for horizon hours.
+
+        Only values before the origin enter; similar-day means end before the origin's local day.
+
+        Args:
+            hours: `(B, H)` grid positions, consecutive from the origin.
+            origins: `(B,)` grid position of the first unknown hour.
+        """
+        means, missing = self.means.lookup(hours, self.means.days.day[origins][:, None], origins[:, None])
+        lead = (hours - origins[:, None]).astype(np.float32)
+        decay = np.exp(-lead[..., None] / _RECENT_DECAY_HOURS)
+        recent = self.recent[origins][:, None] * decay[:, :, None, :]
+        return np.concatenate([means, recent], axis=-1), missing
+
+
+def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHistory:
+    """Build every table once for a grid.
+
+    Args:
+        values: `(N, 3)` normalised targets, NaN = missing.
+        days: The same grid in local time.
+    """
+    by_day = day_table(values, days.day, days.hour)
+    rest = days.day_class == REST_DAY
+    classes = {
+        "class": days.day_class,
+        "weekday": np.where(rest, SUNDAY, days.weekday),
+        "any": np.zeros_like(days.weekday),
+    }
+    sizes = {"class": DAY_CLASSES, "weekday": DAYS_PER_WEEK, "any": 1}
+    tables = {
+        name: build_table(
+            by_day, classes[name], sizes[name], [k for _, part, k in SIMILAR_DAYS if part == name]
+        )
+        for name in PARTITIONS
+    }
+    lookup = SeasonalMeans(days, values, tables, classes, _last_week_positions(days))
+    means, missing = lookup.lookup(np.arange(len(values)), days.day, np.arange(len(values)))
+    recent = _recent(values, np.where(missing[..., None] > 0, np.float32(np.nan), means))
+    return SeasonalHistory(lookup, recent, np.concatenate([means, recent], axis=-1), missing)
+
+
+def _last_week_positions(days: LocalDays) -> NDArray[np.int64]:
+    """Return the grid position of the same local hour seven days earlier, -1 where there is none."""
+    position = np.full((int(days.day[-1]) + 1 + DAYS_PER_WEEK, HOURS_PER_DAY), -1, dtype=np.int64)
+    position[days.day + DAYS_PER_WEEK, days.hour] = np.arange(len(days.day))
+    return position[days.day, days.hour]
+
+
+def _fill(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Let wider means stand in for missing ones, in place; return the flags `(..., 3)` of what has none."""
+    for name, stand_in in _STAND_INS:
+        column = means[..., _COLUMN[name]]
+        np.copyto(column, means[..., _COLUMN[stand_in]], where=np.isnan(column))
+    last_week = means[..., 0]
+    np.copyto(last_week, means[..., _COLUMN["similar_1"]], where=np.isnan(last_week))
+    missing = np.isnan(last_week)
+    means[missing] = 0.0
+    return missing.astype(np.float32)
+
+
+def _recent(values: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `(N, 3, len(RECENT))`: levels just before each hour, and deviations from similar days.
+
+    Args:
+        values: `(N, 3)`, NaN = missing.
+        means: `(N, 3, 1 + means)`, each hour as known at the start of its local day, NaN = no history.
+    """
+    recent = np.empty((*values.shape, len(RECENT)), dtype=np.float32)
+    for compared in dict.fromkeys(expectation for _, expectation, *_ in RECENT):
+        columns = [i for i, (_, expectation, *_) in enumerate(RECENT) if expectation == compared]
+        deviation = values if compared is None else values - means[..., _COLUMN[compared]]
+        recent[..., columns] = trailing_mean(deviation, [RECENT[i][2] for i in columns])
+    return recent

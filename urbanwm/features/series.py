@@ -1,0 +1,299 @@
+"""One city's hours as arrays, and windows of them: indices into one array, nothing per item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from urbanwm.clock import require_utc
+from urbanwm.contracts.signals import ACTIONS, HORIZON_HOURS_MAX
+from urbanwm.errors import BadInput
+from urbanwm.features.calendar import CALENDAR_NAMES, LocalDays, local_days
+from urbanwm.features.history import SeasonalHistory, build_history
+from urbanwm.features.names import (
+    ACTIVITY,
+    CHANGE_HOURS,
+    CHANGE_SUFFIX,
+    LEAD_NAMES,
+    STATE_HOURS,
+    STATE_SIGNALS,
+)
+from urbanwm.features.spec import FeatureSpec
+from urbanwm.features.trailing import trailing_mean
+from urbanwm.features.windows import Windows
+
+HOUR = pd.Timedelta(hours=1)
+LEAD_DECAY_HOURS = (6.0, 24.0)
+
+
+@dataclass(frozen=True)
+class CitySeries:
+    """The hourly grid of one city: N hours, float32.
+
+    Attributes:
+        city: Name.
+        index: `(N,)` UTC, hourly, no gaps.
+        spec: What the columns mean.
+        observed: `(N, F)` normalised, 0 where missing; `observed_mask` 1.0 = present.
+        action: `(N, A)` levers (urban: difference from the status quo).
+        target: `(N, 3)` normalised, 0 where missing; `target_mask` 1.0 = present.
+        calendar: `(N, calendar)` local-time features, those that the spec names.
+        state: `(N, state)` weather just before each hour.
+        history: Seasonal predictions; None for the reference.
+    """
+
+    city: str
+    index: pd.DatetimeIndex
+    spec: FeatureSpec
+    observed: NDArray[np.float32]
+    observed_mask: NDArray[np.float32]
+    action: NDArray[np.float32]
+    target: NDArray[np.float32]
+    target_mask: NDArray[np.float32]
+    calendar: NDArray[np.float32]
+    state: NDArray[np.float32]
+    history: SeasonalHistory | None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.index)
+
+    def position(self, moment: datetime | pd.Timestamp) -> int:
+        """Return the grid position of an hour (0 = first row; the hour after the last row is allowed).
+
+        Raises:
+            BadInput: The time is naive or lies outside the grid.
+        """
+        stamp = pd.Timestamp(require_utc(moment, "origin"))
+        position = int((stamp - self.index[0]) // HOUR)
+        if not 0 <= position <= len(self):
+            raise BadInput(
+                "the hour lies outside the series",
+                field="origin",
+                value=stamp.isoformat(),
+                allowed=f"{self.index[0].isoformat()} to {(self.index[-1] + HOUR).isoformat()}",
+            )
+        return position
+
+    def windows(
+        self, origins: NDArray[np.int64] | Sequence[int], context_hours: int, horizon_hours: int
+    ) -> Windows:
+        """Cut windows around origins, in one gather per array.
+
+        Args:
+            origins: `(B,)` grid positions of the first horizon hour, `context_hours` ≤ origin ≤ N - horizon.
+            context_hours: C hours before each origin.
+            horizon_hours: H hours from each origin on, at most 168.
+
+        Raises:
+            BadInput: A window leaves the grid or the horizon is longer than a week.
+        """
+        start = np.asarray(origins, dtype=np.int64).reshape(-1)
+        if not 1 <= horizon_hours <= HORIZON_HOURS_MAX:
+            raise BadInput(
+                "the horizon is not possible",
+                field="horizon_hours",
+                value=horizon_hours,
+                allowed=f"1 to {HORIZON_HOURS_MAX}",
+            )
+        outside = (start < context_hours) | (start + horizon_hours > len(self))
+        if start.size == 0 or outside.any():
+            raise BadInput(
+                "a window leaves the series",
+                field="origins",
+                value=int(start[outside][0]) if outside.any() else None,
+                allowed=f"{context_hours} to {len(self) - horizon_hours}",
+            )
+        hours = start[:, None] + np.arange(-context_hours, horizon_hours)
+        known, skip = self._known(hours, start, context_hours)
+        cities = self.spec.cities
+        city_index = cities.index(self.city) if self.city in cities else -1
+        return Windows(
+            observed=self.observed[hours],
+            observed_mask=self.observed_mask[hours],
+            known=known,
+            action=self.action[hours],
+            target=self.target[hours],
+            target_mask=self.target_mask[hours],
+            skip=skip,
+            city_index=np.full(len(start), city_index, dtype=np.int64),
+            context_hours=context_hours,
+        )
+
+    def _known(
+        self, hours: NDArray[np.int64], origins: NDArray[np.int64], context_hours: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return `known (B, T, K)` and `skip (B, T, 3, J)`: one step ahead in the context, then ahead."""
+        shape = hours.shape
+        if self.history is None:
+            return np.zeros((*shape, 0), np.float32), np.zeros((*shape, self.target.shape[1], 0), np.float32)
+        past = hours[:, :context_hours]
+        ahead, ahead_missing = self.history.ahead(hours[:, context_hours:], origins)
+        skip = np.concatenate([self.history.one_step[past], ahead], axis=1)
+        missing = np.concatenate([self.history.missing[past], ahead_missing], axis=1)
+        lead = np.maximum(hours - origins[:, None], 0).astype(np.float32)
+        # The newest state is that of the hour itself in the context, that of the origin ahead of it.
+        state = self.state[np.minimum(hours, origins[:, None])]
+        parts = [self.calendar[hours], lead_features(lead), skip.reshape(*shape, -1), missing, state]
+        return np.concatenate(parts, axis=-1), skip
+
+
+def lead_features(lead: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `(..., 3)` features of the hours since the origin (0 throughout the context)."""
+    features = np.empty((*lead.shape, len(LEAD_NAMES)), dtype=np.float32)
+    for column, decay_hours in enumerate(LEAD_DECAY_HOURS):
+        features[..., column] = np.exp(-lead / decay_hours)
+    features[..., -1] = np.log1p(lead) / np.log1p(HORIZON_HOURS_MAX)
+    return features
+
+
+def build_series(
+    frame: pd.DataFrame,
+    city_name: str,
+    spec: FeatureSpec,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> CitySeries:
+    """Turn a city's observations into arrays on a gap-free hourly grid.
+
+    Args:
+        frame: Columns = signals (any subset), index UTC; NaN or an absent row = missing.
+        city_name: A city that `spec` knows (`FeatureSpec.with_city` for a new one).
+        spec: Names, scales, calendars.
+        start: First hour of the grid; default the first row.
+        end: Hour after the last of the grid; default the hour after the last row. Later than the data for
+            serving: the future is all missing.
+
+    Raises:
+        BadInput: The index is empty, naive, duplicated or not on whole hours.
+    """
+    grid = _hour_grid(frame, start, end)
+    # Rows outside the grid are cut: a serving window must not see what lies at or after its end.
+    aligned = frame if grid.equals(frame.index) else frame.reindex(grid)
+    days = local_days(grid, spec.calendars[city_name])
+    raw = np.stack([_column(aligned, name) for name in spec.targets], axis=1)
+    normalised = spec.normalise_targets(city_name, raw).astype(np.float32)
+    observed = _observed(aligned, city_name, spec, days, raw)
+    present, target_present = np.isfinite(observed), np.isfinite(normalised)
+    normalised[~target_present] = np.nan
+    return CitySeries(
+        city=city_name,
+        index=grid,
+        spec=spec,
+        observed=np.where(present, observed, np.float32(0.0)),
+        observed_mask=present.astype(np.float32),
+        action=_actions(aligned, city_name, spec),
+        target=np.where(target_present, normalised, np.float32(0.0)),
+        target_mask=target_present.astype(np.float32),
+        calendar=days.features[:, [i for i, name in enumerate(CALENDAR_NAMES) if name in spec.known_names]],
+        state=_state(observed, spec),
+        history=build_history(normalised, days) if spec.kind == "urban" else None,
+    )
+
+
+def serving_windows(
+    frame: pd.DataFrame, city_name: str, spec: FeatureSpec, origin: datetime, horizon_hours: int
+) -> Windows:
+    """Return the one window of a live forecast: whatever is known before `origin`, then the unknown.
+
+    A history shorter than the context is padded with missing hours.
+
+    Args:
+        frame: History; rows at or after `origin` are ignored.
+        city_name: A city that `spec` knows.
+        spec: Names, scales, calendars.
+        origin: First hour to forecast (whole hour, aware).
+        horizon_hours: 1 to 168.
+    """
+    first = pd.Timestamp(require_utc(origin, "origin"))
+    past = frame[frame.index < first]
+    context_start = first - spec.context_hours * HOUR
+    start = min(context_start, past.index[0]) if len(past) else context_start
+    series = build_series(past, city_name, spec, start=start, end=first + timedelta(hours=horizon_hours))
+    return series.windows([series.position(first)], spec.context_hours, horizon_hours)
+
+
+def _hour_grid(frame: pd.DataFrame, start: datetime | None, end: datetime | None) -> pd.DatetimeIndex:
+    """Return the gap-free hourly UTC index from `start` (or the first row) to before `end`."""
+    index = frame.index
+    if not isinstance(index, pd.DatetimeIndex) or index.tz is None:
+        raise BadInput(
+            "the frame needs a time index with a time zone", field="timestamp", allowed="UTC hours"
+        )
+    if len(index) == 0 and (start is None or end is None):
+        raise BadInput("the frame has no rows", field="frame", value=0, allowed="one row or more")
+    if index.has_duplicates or not index.is_monotonic_increasing:
+        raise BadInput(
+            "hours are repeated or out of order", field="timestamp", allowed="increasing UTC hours"
+        )
+    first = index[0] if start is None else pd.Timestamp(require_utc(start, "start"))
+    after = index[-1] + HOUR if end is None else pd.Timestamp(require_utc(end, "end"))
+    grid = pd.date_range(first, after, freq="h", inclusive="left", tz="UTC", unit="us")
+    if len(grid) == 0 or first != first.floor("h"):
+        raise BadInput("the grid is empty or not on whole hours", field="start", value=str(first))
+    return grid
+
+
+def _column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    """Return a column, NaN throughout where the city does not have it."""
+    if name not in frame.columns:
+        return np.full(len(frame), np.nan)
+    column: NDArray[np.float64] = frame[name].to_numpy(dtype=np.float64)
+    return column
+
+
+def _observed(
+    frame: pd.DataFrame, city: str, spec: FeatureSpec, days: LocalDays, targets: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return the measured inputs `(N, F)`, NaN = missing."""
+    columns = np.full((len(frame), spec.observed_dim), np.nan, dtype=np.float32)
+    for i, name in enumerate(spec.observed_names):
+        if name in spec.targets:
+            columns[:, i] = spec.normalise(city, name, targets[:, spec.targets.index(name)])
+        elif name.endswith(CHANGE_SUFFIX):
+            signal = name.removesuffix(CHANGE_SUFFIX)
+            level = spec.normalise(city, signal, _column(frame, signal))
+            columns[CHANGE_HOURS:, i] = level[CHANGE_HOURS:] - level[:-CHANGE_HOURS]
+        elif name in ACTIONS:
+            columns[:, i] = _lever(frame, city, spec, name)
+        elif name in ACTIVITY:
+            column = _column(frame, name)
+            columns[:, i] = np.where(np.isnan(column), 1.0, column)
+        elif name in CALENDAR_NAMES:
+            columns[:, i] = days.features[:, CALENDAR_NAMES.index(name)]
+        elif name == "padding":
+            columns[:, i] = 0.0
+        else:
+            columns[:, i] = spec.normalise(city, name, _column(frame, name))
+    return columns
+
+
+def _state(observed: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    """Return the weather just before each hour, `(N, state)`; 0 where unknown."""
+    columns = [spec.observed_names.index(name) for name in STATE_SIGNALS if name in spec.observed_names]
+    return trailing_mean(observed[:, columns], STATE_HOURS).reshape(len(observed), -1)
+
+
+def _lever(frame: pd.DataFrame, city: str, spec: FeatureSpec, name: str) -> NDArray[np.float64]:
+    """Return a policy lever, at the status quo where the record does not say otherwise."""
+    status_quo = spec.renewable_status_quo.get(city, 0.0) if name == "renewable_mix" else 0.0
+    column = _column(frame, name)
+    return np.where(np.isnan(column), status_quo, column)
+
+
+def _actions(frame: pd.DataFrame, city: str, spec: FeatureSpec) -> NDArray[np.float32]:
+    """Return the levers `(N, A)`: raw for the reference, difference from the status quo for urban."""
+    levers = np.stack([_lever(frame, city, spec, name) for name in spec.action_names], axis=1)
+    if spec.kind == "urban":
+        quo = [
+            spec.renewable_status_quo.get(city, 0.0) if n == "renewable_mix" else 0.0
+            for n in spec.action_names
+        ]
+        levers = levers - np.array(quo)
+    return levers.astype(np.float32)

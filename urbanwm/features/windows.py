@@ -1,0 +1,49 @@
+"""A batch of model inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B windows of C context hours followed by H horizon hours, T = C + H; float32 arrays.
+
+    What lies in the horizon of `observed` and `target` is the future: for the loss and the scores only.
+    `known`, `action` and `skip` are point-in-time everywhere: no value at or after the origin enters them.
+
+    Attributes:
+        observed: `(batch, time, feature)` normalised measurements, 0 where missing.
+        observed_mask: `(batch, time, feature)` 1.0 = present.
+        known: `(batch, time, known)` inputs known ahead: calendar, lead, history of the targets.
+        action: `(batch, time, action)` policy levers (urban: difference from the status quo).
+        target: `(batch, time, 3)` normalised targets, 0 where missing.
+        target_mask: `(batch, time, 3)` 1.0 = present.
+        skip: `(batch, time, 3, skip)` seasonal predictions per target, normalised, for a linear skip path.
+        city_index: `(batch,)` position of the city in `FeatureSpec.cities`, -1 for a city never seen.
+        context_hours: C.
+    """
+
+    observed: Float
+    observed_mask: Float
+    known: Float
+    action: Float
+    target: Float
+    target_mask: Float
+    skip: Float
+    city_index: NDArray[np.int64]
+    context_hours: int
+
+    @property
+    def horizon_hours(self) -> int:
+        """Return H."""
+        return int(self.observed.shape[1]) - self.context_hours
+
+    def __len__(self) -> int:
+        """Return B."""
+        return int(self.observed.shape[0])

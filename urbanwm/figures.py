@@ -1,0 +1,114 @@
+"""The pictures on a run: how training went, what forecasts look like, and how the error grows with lead.
+
+Figures are built without pyplot: no global state, no display, safe in threads. Every forecast table has the
+columns that `urbanwm backtest` writes (DESIGN §6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from urbanwm.contracts.signals import SIGNALS, TARGETS
+
+PANEL_WIDTH_IN: Final = 9.0
+PANEL_HEIGHT_IN: Final = 2.4
+CONTEXT_HOURS_SHOWN: Final = 48
+LINE_STYLES: Final = ("-", "--", "-.", ":", (0, (1, 1)))
+
+
+def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Plot each loss part and each validation score over the optimiser steps.
+
+    Args:
+        history: One mapping per report, with `step` and any number of metrics.
+    """
+    table = pd.DataFrame(list(history)).set_index("step").sort_index()
+    validation = [name for name in table.columns if name.startswith("val")]
+    parts = [name for name in table.columns if "loss" in name]
+    figure = Figure(figsize=(PANEL_WIDTH_IN, 2 * PANEL_HEIGHT_IN), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _curves(upper, table, parts, "training loss")
+    _curves(lower, table, validation, "validation score")
+    lower.set_xlabel("optimiser step")
+    return figure
+
+
+def _curves(axes: Axes, table: pd.DataFrame, names: Sequence[str], label: str) -> None:
+    """Draw named columns; a metric is reported at some steps only, so gaps are dropped."""
+    for name in names:
+        series = table[name].dropna()
+        axes.plot(series.index, series.to_numpy(), marker=".", markersize=3, label=name)
+    axes.set_ylabel(label)
+    if names:
+        axes.legend(fontsize=7, ncols=2)
+
+
+def forecast_fan(table: pd.DataFrame, city: str, origin: pd.Timestamp, title: str) -> Figure:
+    """Plot one forecast: median, 50 % and 90 % bands, and what was observed, for each target.
+
+    Args:
+        table: Forecasts as `urbanwm backtest` writes them.
+        city: Which city.
+        origin: Which origin, one of the table's.
+        title: Heading, such as the model's name.
+    """
+    mine = table[(table["city"] == city) & (table["origin"] == origin)]
+    figure = Figure(figsize=(PANEL_WIDTH_IN, len(TARGETS) * PANEL_HEIGHT_IN), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(len(TARGETS), 1, sharex=True))
+    for axes, signal in zip(panels, TARGETS, strict=True):
+        part = mine[mine["signal"] == signal].sort_values("lead_hours")
+        lead = part["lead_hours"].to_numpy()
+        axes.fill_between(lead, part["q05"], part["q95"], alpha=0.2, color="C0", lw=0, label="90 %")
+        axes.fill_between(lead, part["q25"], part["q75"], alpha=0.35, color="C0", lw=0, label="50 %")
+        axes.plot(lead, part["q50"], color="C0", label="median")
+        axes.plot(lead, part["observed"], color="black", lw=1, label="observed")
+        axes.set_ylabel(f"{signal}\n{SIGNALS[signal].unit}")
+    panels[0].legend(fontsize=7, ncols=4)
+    panels[-1].set_xlabel(f"hours after {origin:%Y-%m-%d %H:%M} UTC")
+    figure.suptitle(f"{title}: {city}", fontsize=10)
+    return figure
+
+
+def error_by_lead(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Plot the mean absolute error over the lead time, one line per forecaster, one panel per target.
+
+    Args:
+        tables: Forecaster's name → forecasts as `urbanwm backtest` writes them, on the same origins.
+    """
+    figure = Figure(figsize=(PANEL_WIDTH_IN, len(TARGETS) * PANEL_HEIGHT_IN), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(len(TARGETS), 1, sharex=True))
+    for axes, signal in zip(panels, TARGETS, strict=True):
+        for index, (name, table) in enumerate(tables.items()):
+            part = table[table["signal"] == signal]
+            error = (part["q50"] - part["observed"]).abs().groupby(part["lead_hours"]).mean()
+            axes.plot(error.index, error.to_numpy(), ls=LINE_STYLES[index % len(LINE_STYLES)], label=name)
+        axes.set_ylabel(f"MAE {signal}\n{SIGNALS[signal].unit}")
+        axes.set_ylim(bottom=0)
+    panels[0].legend(fontsize=7, ncols=3)
+    panels[-1].set_xlabel("lead, hours")
+    return figure
+
+
+def score_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot the gate's evidence: the challenger's score over its rival's, with its interval; below 1 is better.
+
+    Args:
+        rows: Mappings with `label`, `ratio`, `low` and `high`.
+    """
+    figure = Figure(figsize=(PANEL_WIDTH_IN, 1.0 + 0.28 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    position = np.arange(len(rows))[::-1]
+    ratio = np.array([row["ratio"] for row in rows], dtype=np.float64)
+    low = np.array([row["low"] for row in rows], dtype=np.float64)
+    high = np.array([row["high"] for row in rows], dtype=np.float64)
+    axes.errorbar(ratio, position, xerr=np.stack([ratio - low, high - ratio]), fmt="o", capsize=3)
+    axes.axvline(1.0, color="black", lw=0.8)
+    axes.set_yticks(position, [str(row["label"]) for row in rows], fontsize=8)
+    axes.set_xlabel("challenger's score ÷ rival's (below 1: better)")
+    return figure

@@ -1,0 +1,304 @@
+"""Forecasts by the world model: filter the past, imagine the future, read its quantiles as members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from urbanwm.baseline import HISTORY_HOURS, MINIMUM_VALUES, reference_forecast
+from urbanwm.calibration import apply_calibration
+from urbanwm.cities import City
+from urbanwm.clock import floor_hour, require_utc
+from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
+from urbanwm.errors import BundleInvalid, DataUnavailable
+from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows
+from urbanwm.freshness import ages_hours, freshness_reasons, is_stale
+from urbanwm.members import couple, member_levels, quantile_function
+from urbanwm.policy import clip_to_vocabulary
+
+Float = NDArray[np.float64]
+
+LATENT_SAMPLES = 8
+"""Latent trajectories whose quantile functions are averaged: enough for a stable mean, 1 ms each per 48 h."""
+LATENT_STREAM = 0x5EED_0003
+"""Random stream of the latents, apart from those of the ranks and the coefficients."""
+MAX_DATA_AGE_HOURS = 168
+"""With older data there is no state to start from: climatology is the honest answer (DESIGN §7, rung 4)."""
+WINDOWS_PER_BATCH = 32
+"""Backtest origins rolled out together: bounds memory, and larger batches are no faster on one core."""
+
+
+class _Rollout(Protocol):
+    """What a bundle's `imagine` returns: quantiles `(B, H, 3, Q)`, h `(B, H, D)`, z `(B, H, Z)`."""
+
+    @property
+    def output(self) -> NDArray[np.float32]: ...
+    @property
+    def h(self) -> NDArray[np.float32]: ...
+    @property
+    def z(self) -> NDArray[np.float32]: ...
+
+
+class WorldModel(Protocol):
+    """What this module needs of a bundle; `urbanwm.model.bundle.Bundle` has it."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The inputs and their scales."""
+        ...
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """What `apply_calibration` reads; may be empty."""
+        ...
+
+    @property
+    def experiment(self) -> Mapping[str, Any]:
+        """The experiment's document; `model.latent_dim` is read."""
+        ...
+
+    def filter(
+        self, windows: Windows, noise: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return h `(B, D)` and z `(B, Z)` at the origin."""
+        ...
+
+    def imagine(
+        self,
+        h: NDArray[np.float32],
+        z: NDArray[np.float32],
+        known: NDArray[np.float32],
+        action: NDArray[np.float32],
+        skip: NDArray[np.float32],
+        noise: NDArray[np.float32],
+    ) -> _Rollout:
+        """Roll the prior forward."""
+        ...
+
+
+class _Imagined(NamedTuple):
+    """Normalised quantiles `(B, H, 3, 7)` and the first trajectory's states, `(B, H + 1, ·)`."""
+
+    quantiles: Float
+    h: NDArray[np.float32]
+    z: NDArray[np.float32]
+
+
+class WorldModelForecaster:
+    """Answers from a bundle; same inputs and seed, same bytes."""
+
+    served_by: ServedBy = "world_model"
+
+    def __init__(self, bundle: WorldModel) -> None:
+        self.bundle = bundle
+
+    def forecast(
+        self,
+        history: pd.DataFrame | None,
+        city: City,
+        start: datetime,
+        horizon_hours: int,
+        samples: int,
+        seed: int,
+        initial_state: InitialState | None = None,
+    ) -> Forecast:
+        """Return members `(samples, horizon_hours, 3)` of the status quo from `start` on, with latents.
+
+        Only rows of `history` before `start` are read. Between the last known hour and `start` the model
+        imagines, as far as a rollout of 168 h in all allows; what lies before that is filtered as missing.
+
+        Raises:
+            DataUnavailable: No target has a value in the last week before `start`.
+            BundleInvalid: The model's answer is not finite.
+        """
+        origin = floor_hour(require_utc(start, "start"))
+        known = _known(history, origin, initial_state)
+        ages = ages_hours(known, origin)
+        age = min(ages.values())
+        if known is None or age > MAX_DATA_AGE_HOURS:
+            raise DataUnavailable(
+                f"no target of {city.name} has a value in the {MAX_DATA_AGE_HOURS} h before the start"
+            )
+        gap = int(min(age, HORIZON_HOURS_MAX - horizon_hours))
+        reasons = []
+        spec = self.bundle.spec
+        if city.name not in spec.scalers:
+            spec = spec.with_city(city, known)
+            reasons.append(f"{city.name} was not in the model's training data")
+        windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), gap + horizon_hours)
+        imagined = self._imagine(windows, seed)
+        members = self._members(imagined.quantiles[:, gap:], spec, city.name, samples, seed)[0]
+        reasons += freshness_reasons(ages, _inputs(known, spec, origin))
+        absent = [name for name in TARGETS if known[name].notna().sum() < MINIMUM_VALUES]
+        members, notes = _without_absent(members, absent, initial_state, city, origin)
+        _require_finite(members, absent)
+        degraded = bool(absent) or any(is_stale(value) for value in ages.values())
+        return Forecast(
+            members,
+            self.served_by,
+            z=imagined.z[0, gap:],
+            h=imagined.h[0, gap:],
+            degraded=degraded,
+            reasons=reasons + notes,
+        )
+
+    def forecast_batch(
+        self,
+        frame: pd.DataFrame,
+        city: City,
+        origins: Sequence[datetime],
+        horizon_hours: int,
+        samples: int,
+        seed: int,
+    ) -> Float:
+        """Return members `(origins, samples, horizon_hours, 3)`; each origin sees only hours before it."""
+        quantiles, spec = self._batch(frame, city, origins, horizon_hours, seed, calibrated=True)
+        members = self._members(quantiles, spec, city.name, samples, seed)
+        absent = [i for i, name in enumerate(TARGETS) if name not in frame or not frame[name].notna().any()]
+        members[..., absent] = np.nan
+        return members
+
+    def raw_quantiles(
+        self, frame: pd.DataFrame, city: City, origins: Sequence[datetime], horizon_hours: int, seed: int
+    ) -> Float:
+        """Return normalised quantiles `(origins, horizon_hours, 3, 7)` before calibration, to fit one on."""
+        return self._batch(frame, city, origins, horizon_hours, seed, calibrated=False)[0]
+
+    def _batch(
+        self,
+        frame: pd.DataFrame,
+        city: City,
+        origins: Sequence[datetime],
+        horizon_hours: int,
+        seed: int,
+        *,
+        calibrated: bool,
+    ) -> tuple[Float, FeatureSpec]:
+        """Roll out many origins over one series, some at a time."""
+        first, last = min(origins), max(origins)
+        past = frame[frame.index >= first - timedelta(hours=HISTORY_HOURS)]
+        spec = self.bundle.spec
+        if city.name not in spec.scalers:
+            spec = spec.with_city(city, past[past.index < first])
+        context = spec.context_hours
+        begin = min(past.index[0], pd.Timestamp(first) - timedelta(hours=context))
+        series = build_series(past, city.name, spec, start=begin, end=last + timedelta(hours=horizon_hours))
+        positions = np.array([series.position(origin) for origin in origins], dtype=np.int64)
+        parts = [
+            self._imagine(
+                series.windows(positions[i : i + WINDOWS_PER_BATCH], context, horizon_hours),
+                seed,
+                calibrated=calibrated,
+            ).quantiles
+            for i in range(0, len(positions), WINDOWS_PER_BATCH)
+        ]
+        return np.concatenate(parts), spec
+
+    def _imagine(self, windows: Windows, seed: int, *, calibrated: bool = True) -> _Imagined:
+        """Filter and roll out `LATENT_SAMPLES` trajectories per window; average their quantile functions."""
+        batch, context, horizon = len(windows), windows.context_hours, windows.horizon_hours
+        generator = np.random.default_rng([seed, LATENT_STREAM])
+        # Every window gets the same noise: an origin's forecast does not depend on its neighbours.
+        latent_dim = int(self.bundle.experiment["model"]["latent_dim"])
+        shape = (LATENT_SAMPLES, context + HORIZON_HOURS_MAX, latent_dim)
+        drawn = generator.standard_normal(shape, dtype=np.float32)[:, : context + horizon]
+        noise = np.tile(drawn, (batch, 1, 1))
+        many = _repeat(windows, LATENT_SAMPLES)
+        h, z = self.bundle.filter(many, noise[:, :context])
+        ahead = slice(context, None)
+        rollout = self.bundle.imagine(
+            h, z, many.known[:, ahead], many.action[:, ahead], many.skip[:, ahead], noise[:, ahead]
+        )
+        output = rollout.output.astype(np.float64).reshape(batch, LATENT_SAMPLES, *rollout.output.shape[1:])
+        quantiles = _average(output)
+        if calibrated:
+            quantiles = apply_calibration(quantiles, self.bundle.calibration)
+        first = slice(None, None, LATENT_SAMPLES)
+        states = (
+            np.concatenate([a[first, None], b[first]], axis=1) for a, b in ((h, rollout.h), (z, rollout.z))
+        )
+        return _Imagined(quantiles, *states)
+
+    @staticmethod
+    def _members(quantiles: Float, spec: FeatureSpec, city: str, samples: int, seed: int) -> Float:
+        """Return members `(B, samples, H, 3)` in physical units from normalised quantiles `(B, H, 3, 7)`."""
+        grid = quantile_function(quantiles, QUANTILE_LEVELS, member_levels(samples))
+        physical = clip_to_vocabulary(spec.denormalise(city, grid))
+        return couple(np.moveaxis(physical, 0, 1), seed)
+
+
+def _known(
+    history: pd.DataFrame | None, origin: datetime, initial_state: InitialState | None
+) -> pd.DataFrame | None:
+    """Return the rows before `origin`, the last hour's targets from `initial_state`; None without any."""
+    if history is None:
+        return None
+    first = pd.Timestamp(origin) - timedelta(hours=HISTORY_HOURS)
+    known = history.loc[(history.index >= first) & (history.index < origin)]
+    if known.empty:
+        return None
+    known = known.reindex(columns=known.columns.union(list(TARGETS), sort=False))
+    if initial_state is not None:
+        last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
+        known = known.reindex(known.index.union([last]))
+        known.loc[last, list(TARGETS)] = [getattr(initial_state, name) for name in TARGETS]
+    return known
+
+
+def _inputs(known: pd.DataFrame, spec: FeatureSpec, origin: datetime) -> dict[str, float]:
+    """Return the ages (h) of the model's other inputs that this city has."""
+    names = [name for name in spec.observed_names if name in known and name not in TARGETS]
+    return ages_hours(known, origin, names)
+
+
+def _repeat(windows: Windows, times: int) -> Windows:
+    """Return every window `times` times in a row."""
+    arrays = {
+        name: np.repeat(getattr(windows, name), times, axis=0)
+        for name in Windows.__dataclass_fields__
+        if name != "context_hours"
+    }
+    return Windows(**arrays, context_hours=windows.context_hours)
+
+
+def _average(output: Float) -> Float:
+    """Return quantiles `(B, H, 3, 7)` from trajectories `(B, K, H, 3, Q)`.
+
+    Quantile functions are averaged; a point model (Q = 1) gets those of its trajectories' own spread.
+    """
+    if output.shape[-1] == len(QUANTILE_LEVELS):
+        return np.asarray(output.mean(axis=1), dtype=np.float64)
+    spread = np.quantile(output[..., 0], QUANTILE_LEVELS, axis=1, method="hazen")
+    return np.moveaxis(spread, 0, -1)
+
+
+def _without_absent(
+    members: Float, absent: Sequence[str], initial_state: InitialState | None, city: City, origin: datetime
+) -> tuple[Float, list[str]]:
+    """Blank signals that the city does not observe (or take them from `initial_state`), and say so."""
+    notes = []
+    for name in absent:
+        position = TARGETS.index(name)
+        if initial_state is None:
+            members[..., position] = np.nan
+            notes.append(f"{name}: no observations; not answered")
+        else:
+            stand_in = reference_forecast(initial_state, city, origin, members.shape[1], members.shape[0])
+            members[..., position] = clip_to_vocabulary(stand_in.members)[..., position]
+            notes.append(
+                f"{name}: no observations; initial_state with an illustrative shape of the day, no spread"
+            )
+    return members, notes
+
+
+def _require_finite(members: Float, absent: Sequence[str]) -> None:
+    """Refuse an answer with holes where there must be none."""
+    answered = [i for i, name in enumerate(TARGETS) if name not in absent]
+    if not np.isfinite(members[..., answered]).all():
+        raise BundleInvalid("the world model's forecast is not finite")

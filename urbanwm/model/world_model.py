@@ -1,0 +1,157 @@
+"""UrbanWorldModel: encoder, RSSM and predictor behind four verbs: initial, observe, imagine, loss.
+
+Shapes: B windows, T = C + H hours (C of context, H imagined), F observed inputs, K known ahead, A actions,
+J skip features per target, D = width of h, Z = width of z, Q quantiles (1 for the reference).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from urbanwm.errors import InternalContractBroken
+from urbanwm.model import losses
+from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
+from urbanwm.model.encoder import Encoder
+from urbanwm.model.predictor import Predictor, QuantilePredictor
+from urbanwm.model.recurrence import Trajectory
+from urbanwm.model.rssm import RSSM, State
+
+if TYPE_CHECKING:
+    from urbanwm.features import Windows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of windows as tensors; the fields of `features.Windows`."""
+
+    observed: Tensor
+    """`(B, T, F)`, 0 where missing."""
+    observed_mask: Tensor
+    """`(B, T, F)`, 1 = present."""
+    known: Tensor
+    """`(B, T, K)`."""
+    action: Tensor
+    """`(B, T, A)`."""
+    target: Tensor
+    """`(B, T, 3)`, 0 where missing."""
+    target_mask: Tensor
+    """`(B, T, 3)`."""
+    skip: Tensor
+    """`(B, T, 3, J)`."""
+    context_hours: int
+    """C."""
+
+    @classmethod
+    def of(cls, windows: Windows, device: torch.device | str = "cpu") -> Batch:
+        """Copy windows to a device."""
+        names = [field.name for field in fields(cls) if field.name != "context_hours"]
+        tensors = {name: torch.as_tensor(getattr(windows, name), device=device) for name in names}
+        return cls(**tensors, context_hours=windows.context_hours)
+
+
+class Imagined(NamedTuple):
+    """A forecast `(B, H, 3, Q)` with the states it was read from: h `(B, H, D)`, z `(B, H, Z)`."""
+
+    output: Tensor
+    h: Tensor
+    z: Tensor
+
+
+class UrbanWorldModel(nn.Module):
+    """The world model of DESIGN §4 (`reference`) and its cured default (`urban`), chosen by `config.kind`.
+
+    The reference encodes one observation as z_0 with h_0 = 0, imagines from the prior though it was trained on
+    posteriors, and sees neither masks nor the calendar ahead. The urban model filters a context window through the
+    posterior, feeds masks and the innovation (observation minus seasonal path) to the encoder and everything known
+    ahead to the GRU, and answers with quantiles around a linear seasonal path.
+    """
+
+    def __init__(self, config: ModelConfig, dims: ModelDims) -> None:
+        """Make the networks from the current random state of torch."""
+        super().__init__()
+        if config.kind == "urban" and (dims.skip_levels == 0 or dims.observed < dims.targets):
+            raise InternalContractBroken("the urban model needs skip features and the targets among its inputs")
+        self.config, self.dims = config, dims
+        d, z, cured = config.hidden_dim, config.latent_dim, config.kind == "urban"
+        encoder_in = 2 * dims.observed + dims.targets if cured else dims.observed
+        self.encoder = Encoder(
+            encoder_in, d, z, activation=nn.SiLU if cured else nn.ReLU, dropout=config.dropout
+        )
+        self.rssm = RSSM(dims.action + dims.known, z, d, z, silu=cured, slow_update=cured)
+        self.predictor: Predictor | QuantilePredictor = (
+            QuantilePredictor(d + z, d, dims.targets, dims.skip, dims.skip_levels, dropout=config.dropout)
+            if cured
+            else Predictor(d + z, d, dims.targets, dropout=config.dropout)
+        )
+
+    def initial(self, batch: int) -> State:
+        """Return the belief before anything was seen."""
+        return self.rssm.initial(batch)
+
+    def embed(self, batch: Batch, hours: slice) -> Tensor:
+        """Encode the observations of some hours: `(B, T, Z)`."""
+        observed = batch.observed[:, hours]
+        if self.config.kind == "reference":
+            return self.encoder(observed)  # type: ignore[no-any-return]
+        mask, targets = batch.observed_mask[:, hours], self.dims.targets
+        seasonal = (batch.skip[:, hours] * self.predictor.skip_weights).sum(dim=-1)
+        innovation = (observed[..., :targets] - seasonal) * mask[..., :targets]
+        return self.encoder(torch.cat([observed, mask, innovation], dim=-1))  # type: ignore[no-any-return]
+
+    def inputs(self, known: Tensor, action: Tensor) -> Tensor:
+        """Join what the GRU is told ahead of each hour: `(B, T, A + K)`."""
+        return torch.cat([action, known], dim=-1)
+
+    def observe(self, batch: Batch, noise: Tensor, *, hours: int) -> Trajectory:
+        """Filter the first `hours` of the windows through the posterior; `noise` `(B, hours, Z)`."""
+        part = slice(0, hours)
+        inputs = self.inputs(batch.known[:, part], batch.action[:, part])
+        return self.rssm.observe(self.embed(batch, part), inputs, self.initial(len(noise)), noise)
+
+    def start(self, batch: Batch, noise: Tensor) -> State:
+        """Return the belief at the origin, after the context; `noise` `(B, C, Z)`."""
+        hours = batch.context_hours
+        if self.config.kind == "reference":
+            encoding = self.embed(batch, slice(hours - 1, hours))[:, 0]
+            return State(self.initial(len(encoding)).h, encoding)
+        path = self.observe(batch, noise, hours=hours)
+        return State(path.h[:, -1], path.z[:, -1])
+
+    def imagine(self, state: State, known: Tensor, action: Tensor, skip: Tensor, noise: Tensor) -> Imagined:
+        """Roll the prior forward from `state` and read out every hour.
+
+        Args:
+            state: Belief at the origin.
+            known: Known-ahead inputs of the imagined hours `(B, H, K)`.
+            action: Actions of the imagined hours `(B, H, A)`.
+            skip: Seasonal skip features `(B, H, 3, J)`.
+            noise: Standard normal `(B, H, Z)`, or zeros for the latent means.
+        """
+        path = self.rssm.imagine(self.inputs(known, action), state, noise)
+        return Imagined(self.decode(path.h, path.z, skip), path.h, path.z)
+
+    def forecast(self, batch: Batch, noise: Tensor) -> Imagined:
+        """Filter the context, then imagine the rest of the windows; `noise` `(B, T, Z)`."""
+        hours = batch.context_hours
+        state = self.start(batch, noise[:, :hours])
+        rest = slice(hours, None)
+        return self.imagine(state, batch.known[:, rest], batch.action[:, rest], batch.skip[:, rest], noise[:, rest])
+
+    def decode(self, h: Tensor, z: Tensor, skip: Tensor) -> Tensor:
+        """Read the forecast `(..., 3, Q)` out of states."""
+        output: Tensor = self.predictor(torch.cat([h, z], dim=-1), skip)
+        return output
+
+    def loss(self, batch: Batch, noise: Tensor, recipe: TrainingConfig, step: int) -> losses.Losses:
+        """Return the training loss at a step and its parts; `noise` `(B, T, Z)`."""
+        if self.config.kind == "reference":
+            return losses.reference_loss(self, batch, noise, recipe, step)
+        return losses.open_loop_loss(self, batch, noise, recipe, step)
+
+    def parameter_count(self) -> int:
+        """Return the number of trainable values."""
+        return sum(parameter.numel() for parameter in self.parameters())

@@ -1,0 +1,160 @@
+"""The raw archive: every upstream answer as received, so that the lake can be rebuilt without the network.
+
+Layout, per month of receipt:
+
+    <root>/<source>/<city>/<YYYY-MM>/<sha256>.gz                        the body, once however often it came
+    <root>/<source>/<city>/<YYYY-MM>/<time>-<request>-<sha256[:16]>.json   one receipt: what was asked, when
+
+The body is written before its receipt, each by an atomic rename, so a crash leaves at most a body without a
+receipt. An answer that repeats the previous answer to the same request leaves no new receipt.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from urbanwm.clock import require_utc
+from urbanwm.errors import InternalContractBroken
+from urbanwm.sources.base import RawPayload
+
+RECEIPT_TIME = "%Y%m%dT%H%M%S%f"
+DIGEST_IN_NAME = 16
+REQUEST_IN_NAME = 12
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One archived answer.
+
+    Attributes:
+        city: City it was fetched for.
+        signal: Signal it was fetched for.
+        label: Provenance label of the source entry that asked; "" when unknown.
+        raw: The answer, byte for byte.
+    """
+
+    city: str
+    signal: str
+    label: str
+    raw: RawPayload
+
+
+class RawArchive:
+    """Compressed, content-addressed store of raw answers.
+
+    Args:
+        root: Folder of the archive; made when the first answer is kept.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._latest: dict[tuple[str, str], dict[str, str]] = {}
+
+    def put(self, raw: RawPayload, city: str, signal: str, label: str = "") -> str:
+        """Keep an answer durably before it is parsed; return the SHA-256 of its body.
+
+        The caller must have removed every secret from `url`, `headers` and `request`.
+        """
+        digest = hashlib.sha256(raw.body).hexdigest()
+        request = _request_key(raw, signal, label)
+        latest = self._latest_of(raw.source, city)
+        if latest.get(request) == digest[:DIGEST_IN_NAME]:
+            return digest
+        fetched_at = require_utc(raw.fetched_at, "fetched_at")
+        folder = self.root / raw.source / city / fetched_at.strftime("%Y-%m")
+        folder.mkdir(parents=True, exist_ok=True)
+        body = folder / f"{digest}.gz"
+        if not body.exists():
+            # mtime=0: equal bodies give equal files.
+            _write_atomically(body, gzip.compress(raw.body, mtime=0))
+        receipt = {
+            "city": city,
+            "signal": signal,
+            "label": label,
+            "source": raw.source,
+            "url": raw.url,
+            "status": raw.status,
+            "headers": raw.headers,
+            "request": raw.request,
+            "fetched_at": fetched_at.isoformat(),
+            "sha256": digest,
+        }
+        name = f"{fetched_at.strftime(RECEIPT_TIME)}-{request}-{digest[:DIGEST_IN_NAME]}.json"
+        _write_atomically(folder / name, json.dumps(receipt, sort_keys=True).encode())
+        latest[request] = digest[:DIGEST_IN_NAME]
+        return digest
+
+    def iterate(
+        self, city: str | None = None, source: str | None = None
+    ) -> Iterator[tuple[str, str, RawPayload]]:
+        """Yield (city, signal, answer) in the order in which the answers were received."""
+        for receipt in self.receipts(city, source):
+            yield receipt.city, receipt.signal, receipt.raw
+
+    def receipts(self, city: str | None = None, source: str | None = None) -> Iterator[Receipt]:
+        """Yield the archived answers in the order in which they were received; one body in memory at a time.
+
+        Raises:
+            InternalContractBroken: A body is missing or its bytes do not match their digest.
+        """
+        paths = self.root.glob(f"{source or '*'}/{city or '*'}/*/*.json")
+        for path in sorted(paths, key=lambda path: (path.name, path.parent)):
+            yield _read(path)
+
+    def _latest_of(self, source: str, city: str) -> dict[str, str]:
+        """Return the digest of the last answer per request; read from the receipts' names once."""
+        known = self._latest.get((source, city))
+        if known is None:
+            names = sorted(path.stem for path in self.root.glob(f"{source}/{city}/*/*.json"))
+            known = dict(name.split("-")[1:3] for name in names)
+            self._latest[source, city] = known
+        return known
+
+
+def _request_key(raw: RawPayload, signal: str, label: str) -> str:
+    """Return a short digest of what was asked; two entries that ask the same for two signals differ."""
+    asked = json.dumps([signal, label, raw.url, raw.request, raw.status], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:REQUEST_IN_NAME]
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write so that the file is either absent or complete, also after a power cut."""
+    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as part:
+        try:
+            part.write(content)
+            part.flush()
+            os.fsync(part.fileno())
+            Path(part.name).replace(path)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+
+
+def _read(path: Path) -> Receipt:
+    """Read one receipt and its body."""
+    receipt = json.loads(path.read_bytes())
+    body_path = path.parent / f"{receipt['sha256']}.gz"
+    try:
+        body = gzip.decompress(body_path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise InternalContractBroken(f"raw archive: {body_path.name} cannot be read: {error}") from error
+    if hashlib.sha256(body).hexdigest() != receipt["sha256"]:
+        raise InternalContractBroken(f"raw archive: {body_path.name} does not match its digest")
+    raw = RawPayload(
+        source=receipt["source"],
+        url=receipt["url"],
+        status=receipt["status"],
+        headers=receipt["headers"],
+        body=body,
+        fetched_at=datetime.fromisoformat(receipt["fetched_at"]).astimezone(UTC),
+        request=receipt["request"],
+    )
+    return Receipt(receipt["city"], receipt["signal"], receipt["label"], raw)

@@ -1,0 +1,199 @@
+"""Which windows are trained on, which are held out, and how signals are hidden from a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbanwm.contracts.signals import TARGETS
+from urbanwm.errors import DataUnavailable
+from urbanwm.features import CitySeries, FeatureSpec, Windows
+from urbanwm.model.config import DEVIATION_PREFIX, TrainingConfig
+
+HOURS_PER_DAY = 24
+VALIDATION_SHARE = 0.2
+"""Most of a record that may be held out."""
+HISTORY_LOSS_SHARE = 0.25
+"""Of the windows that lose a signal, the share that also loses its seasonal history: a signal the city never had."""
+
+Origins = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Origins (grid positions of the first imagined hour) of one city."""
+
+    training: Origins
+    validation: Origins
+
+
+def split_origins(series: CitySeries, recipe: TrainingConfig) -> Split:
+    """Hold out blocks spread over the record, the last at its end; no training window touches a held-out hour.
+
+    Blocks in several seasons calibrate better than one; the record's last days stay partly in training.
+
+    Raises:
+        DataUnavailable: The record is too short for one training and one validation window.
+    """
+    hours, context, horizon = len(series), recipe.context_hours, recipe.horizon_hours
+    origins = np.arange(context, hours - horizon + 1)
+    held_hours = min(recipe.validation_days * HOURS_PER_DAY, int(VALIDATION_SHARE * hours))
+    if held_hours == 0 and recipe.validation_days == 0:
+        return Split(_with_targets(series, origins, horizon, required=True), np.empty(0, dtype=np.int64))
+    held_hours = max(held_hours, horizon)
+    blocks = max(1, min(recipe.validation_blocks, held_hours // (horizon + HOURS_PER_DAY)))
+    length = held_hours // blocks
+    ends = hours - (np.arange(blocks) * (hours - context)) // blocks
+    free = np.ones(len(origins), dtype=bool)
+    validation: list[Origins] = []
+    for end in ends:
+        start = int(end) - length
+        free &= (origins + horizon <= start) | (origins - context >= end)
+        inside = np.arange(max(start, context), int(end) - horizon + 1, recipe.validation_stride_hours)
+        validation.append(inside)
+    return Split(
+        _with_targets(series, origins[free], horizon, required=True),
+        _with_targets(series, np.sort(np.concatenate(validation)), horizon, required=False),
+    )
+
+
+def _with_targets(series: CitySeries, origins: Origins, horizon: int, *, required: bool) -> Origins:
+    """Keep the origins whose horizon holds at least one observed target."""
+    seen = np.concatenate([[0.0], np.cumsum(series.target_mask.sum(axis=1), dtype=np.float64)])
+    usable = origins[seen[origins + horizon] > seen[origins]] if len(origins) else origins
+    if required and len(usable) == 0:
+        raise DataUnavailable(
+            f"the record of {series.city} is too short or too empty to train on",
+            field="history",
+            value=len(series),
+            allowed="several days of hours with at least one target",
+        )
+    return usable
+
+
+class Sampler:
+    """Draws batches of windows uniformly over all training origins of all cities; its state is plain JSON."""
+
+    def __init__(
+        self, series: Mapping[str, CitySeries], splits: Mapping[str, Split], spec: FeatureSpec, recipe: TrainingConfig
+    ) -> None:
+        """Pool the origins; the order of `series` is the order of the pool."""
+        self._series = list(series.values())
+        self._origins = np.concatenate([splits[name].training for name in series])
+        self._city = np.repeat(np.arange(len(self._series)), [len(splits[name].training) for name in series])
+        self._spec, self._recipe = spec, recipe
+        self._random = np.random.default_rng(recipe.seed)
+
+    def next(self) -> Windows:
+        """Return the next batch, with signals hidden as the recipe says."""
+        recipe = self._recipe
+        drawn = self._random.integers(len(self._origins), size=recipe.batch_size)
+        batch = cut_windows(
+            [
+                (city, self._origins[drawn[self._city[drawn] == position]])
+                for position, city in enumerate(self._series)
+            ],
+            recipe,
+        )
+        if recipe.signal_dropout == 0.0:
+            return batch
+        return hide_signals(batch, self._spec, recipe.signal_dropout, self._random)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return the state of the random generator."""
+        return dict(self._random.bit_generator.state)
+
+    @state.setter
+    def state(self, value: dict[str, Any]) -> None:
+        self._random.bit_generator.state = value
+
+
+def cut_windows(parts: list[tuple[CitySeries, Origins]], recipe: TrainingConfig) -> Windows:
+    """Cut the windows of several cities and join them along the batch axis."""
+    pieces = [
+        series.windows(origins, recipe.context_hours, recipe.horizon_hours)
+        for series, origins in parts
+        if len(origins)
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    names = [name for name in Windows.__dataclass_fields__ if name != "context_hours"]
+    joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in names}
+    return Windows(**joined, context_hours=recipe.context_hours)
+
+
+def hide_signals(
+    windows: Windows, spec: FeatureSpec, probability: float, random: np.random.Generator
+) -> Windows:
+    """Return the windows with signals hidden, so that a dead feed degrades the forecast gracefully.
+
+    Each signal of each window is hidden with `probability` for its last hours before the origin (half of the time
+    for the whole context). With a target go those recent deviations that only the hidden hours could tell and, for a
+    share of the windows, the whole seasonal history, as for a city that never had the signal.
+    """
+    context = windows.context_hours
+    observed, mask = windows.observed.copy(), windows.observed_mask.copy()
+    known, skip = windows.known.copy(), windows.skip.copy()
+    hours_to_origin = context - np.arange(context)
+    for group in _signal_groups(spec):
+        chosen = np.flatnonzero(random.random(len(windows)) < probability)
+        length = random.integers(1, context + 1, size=len(chosen))
+        length[random.random(len(chosen)) < 0.5] = context
+        forgotten = random.random(len(chosen)) < HISTORY_LOSS_SHARE
+        hidden = hours_to_origin[None, :] <= length[:, None]
+        for column in group:
+            seen = np.where(hidden, np.float32(0.0), mask[chosen, :context, column])
+            mask[chosen, :context, column] = seen
+            observed[chosen, :context, column] *= seen
+        if group[0] < len(TARGETS):
+            _forget_deviations(known, skip, spec, group[0], chosen, length, context)
+            _forget_history(known, skip, spec, group[0], chosen[forgotten])
+    return replace(windows, observed=observed, observed_mask=mask, known=known, skip=skip)
+
+
+def _signal_groups(spec: FeatureSpec) -> list[list[int]]:
+    """Return the observed columns signal by signal: a level and what is derived from it go together."""
+    groups: dict[str, list[int]] = {}
+    for column, name in enumerate(spec.observed_names):
+        root = next((root for root in groups if name.startswith(f"{root}_")), name)
+        groups.setdefault(root, []).append(column)
+    return list(groups.values())
+
+
+def _forget_deviations(
+    known: NDArray[np.float32],
+    skip: NDArray[np.float32],
+    spec: FeatureSpec,
+    target: int,
+    rows: NDArray[np.int64],
+    length: NDArray[np.int64],
+    context: int,
+) -> None:
+    """Zero, in place, the recent deviations in the horizon whose whole span was hidden."""
+    for j, name in enumerate(spec.skip_names):
+        if not name.startswith(DEVIATION_PREFIX):
+            continue
+        span_hours = int(name.removeprefix(DEVIATION_PREFIX).removesuffix("h"))
+        gone = rows[span_hours <= length]
+        skip[gone, context:, target, j] = 0.0
+        known[gone, context:, spec.known_names.index(f"{spec.targets[target]}_{name}")] = 0.0
+
+
+def _forget_history(
+    known: NDArray[np.float32],
+    skip: NDArray[np.float32],
+    spec: FeatureSpec,
+    target: int,
+    rows: NDArray[np.int64],
+) -> None:
+    """Zero, in place, every seasonal prediction of a target and say so in its flag."""
+    name = spec.targets[target]
+    skip[rows, :, target] = 0.0
+    for skip_name in spec.skip_names:
+        known[rows, :, spec.known_names.index(f"{name}_{skip_name}")] = 0.0
+    known[rows, :, spec.known_names.index(f"{name}_history_missing")] = 1.0

@@ -1,0 +1,271 @@
+"""Which observation wins: the rule that makes the lake independent of the order of its batches.
+
+Several sources may speak for the same city, hour and signal, and each may correct itself later. The winner is
+the maximum of `(preference rank, available_at, value, source, flags)`. A maximum is associative, commutative
+and idempotent (a semilattice), so any interleaving, duplication or re-ordering of batches ends in one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Preference = Mapping[tuple[str, str], Sequence[str]]
+
+KEY_COLUMNS = ("city", "timestamp")
+MICROSECOND_TIME = pa.timestamp("us", tz="UTC")
+SOURCE_SUFFIX, AVAILABLE_SUFFIX = "_source", "_available_at"
+HOUR_MICROSECONDS = 3_600_000_000
+UNLISTED_RANK = -1
+ABSENT_CODE = -1
+NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Rows that differ from the stored table.
+
+    Attributes:
+        rows: Wide rows to write: key, year, flags and the columns of every signal in the batch.
+        inserted: Rows whose key is new.
+        updated: Rows of a stored key in which at least one cell has a new winner.
+    """
+
+    rows: pa.Table
+    inserted: int
+    updated: int
+
+
+@dataclass
+class _Cells:
+    """One signal over the rows; a missing cell has value NaN, `NEVER` and code -1."""
+
+    value: NDArray[np.float64]
+    available_at: NDArray[np.int64]
+    source: NDArray[np.int64]
+    flags: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, rows: int) -> _Cells:
+        return cls(
+            np.full(rows, np.nan),
+            np.full(rows, NEVER),
+            np.full(rows, ABSENT_CODE),
+            np.full(rows, ABSENT_CODE),
+        )
+
+
+def signal_columns(signal: str) -> tuple[str, str, str]:
+    """Return the three columns that hold a signal: value, source label, time it became known."""
+    return signal, signal + SOURCE_SUFFIX, signal + AVAILABLE_SUFFIX
+
+
+def signal_fields(signal: str) -> list[pa.Field]:
+    """Return the Arrow fields of a signal's three columns."""
+    types = (pa.float64(), pa.string(), MICROSECOND_TIME)
+    return [pa.field(name, kind) for name, kind in zip(signal_columns(signal), types, strict=True)]
+
+
+def flags_of(flags: pd.Series, signal: str) -> pd.Series:
+    """Return one signal's part of a row's flags string `"pm25:a,b;no2:c"`; "" where there is none."""
+    marked = flags.str.contains(f"{signal}:", regex=False)
+    if not marked.any():
+        return pd.Series("", index=flags.index, dtype=object)
+    return flags.str.extract(rf"(?:^|;){signal}:([^;]*)", expand=False).fillna("")
+
+
+def plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a text column as plain strings; most kernels refuse the engine's `string_view`."""
+    return column if pa.types.is_string(column.type) else column.cast(pa.string())
+
+
+def _stored_signals(stored: pa.Table) -> list[str]:
+    return [n.removesuffix(SOURCE_SUFFIX) for n in stored.column_names if n.endswith(SOURCE_SUFFIX)]
+
+
+class _Resolver:
+    """Rows and vocabularies shared by a batch and the stored rows it meets."""
+
+    def __init__(self, batch: pd.DataFrame, stored: pa.Table, preference: Preference | None) -> None:
+        self.batch, self.stored, self.preference = batch, stored, preference or {}
+        self.signals = sorted(batch["signal"].unique())
+        self.cities = sorted(batch["city"].unique())
+        self.hours, stored_hours = (
+            (pd.DatetimeIndex(times).as_unit("us").asi8 // HOUR_MICROSECONDS)
+            for times in (batch["timestamp"], stored["timestamp"].to_pandas())
+        )
+        stored_city = pc.index_in(plain_text(stored["city"]), value_set=pa.array(self.cities)).to_numpy()
+        batch_city = pd.Categorical(batch["city"], categories=self.cities).codes
+        batch_key = self.hours * len(self.cities) + batch_city
+        self.keys, self.row = np.unique(batch_key, return_inverse=True)
+        stored_key = stored_hours * len(self.cities) + stored_city
+        place = np.searchsorted(self.keys, stored_key).clip(max=len(self.keys) - 1)
+        self.known = self.keys[place] == stored_key
+        self.stored_row = place[self.known]
+        self.stored_flags = plain_text(stored["flags"]).to_pandas().fillna("")
+        self.sources = self._vocabulary(
+            batch["source"], *(stored[s + SOURCE_SUFFIX] for s in _stored_signals(stored))
+        )
+        old_flags = [flags_of(self.stored_flags, s) for s in _stored_signals(stored)]
+        self.flags = self._vocabulary(batch["flags"], *old_flags)
+
+    @staticmethod
+    def _vocabulary(*columns: pd.Series | pa.ChunkedArray) -> pa.Array:
+        """Return the sorted distinct texts, so that comparing codes is comparing texts."""
+        texts: set[str] = set()
+        for column in columns:
+            distinct = (
+                plain_text(column).unique().to_pylist()
+                if isinstance(column, pa.ChunkedArray)
+                else column.unique()
+            )
+            texts.update(text for text in distinct if text is not None)
+        return pa.array(sorted(texts), pa.string())
+
+    def _ranks(self, signal: str, row: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how preferred each source is for its city: larger is better, unlisted is lowest."""
+        table = np.zeros((len(self.cities), len(self.sources) + 1), dtype=np.int64)
+        for index, city in enumerate(self.cities):
+            order = self.preference.get((city, signal))
+            if order is not None:
+                table[index] = UNLISTED_RANK
+                for place, label in enumerate(order):
+                    code = pc.index(self.sources, label).as_py()
+                    table[index, code] = max(table[index, code], len(order) - place)
+                table[index, ABSENT_CODE] = UNLISTED_RANK
+        ranks: NDArray[np.int64] = table[self.keys[row] % len(self.cities), source]
+        return ranks
+
+    def stored_cells(self, signal: str) -> _Cells:
+        """Return the stored winners of a signal on the rows of the batch."""
+        cells = _Cells.empty(len(self.keys))
+        if signal not in self.stored.column_names:
+            return cells
+        value, source, available = (self.stored[name] for name in signal_columns(signal))
+        there = self.known & value.is_valid().to_numpy()
+        at = np.searchsorted(np.flatnonzero(self.known), np.flatnonzero(there))
+        row = self.stored_row[at]
+        cells.value[row] = value.to_numpy()[there]
+        cells.available_at[row] = available.cast(pa.int64()).fill_null(NEVER).to_numpy()[there]
+        cells.source[row] = pc.index_in(plain_text(source), value_set=self.sources).to_numpy()[there]
+        texts = flags_of(self.stored_flags, signal)
+        cells.flags[row] = pc.index_in(pa.array(texts, pa.string()), value_set=self.flags).to_numpy()[there]
+        return cells
+
+    def offered_cells(self, signal: str) -> _Cells:
+        """Return the batch's best candidate of a signal on each row."""
+        mine = (self.batch["signal"] == signal).to_numpy()
+        row, part = self.row[mine], self.batch.loc[mine]
+        value = part["value"].to_numpy(np.float64)
+        available = pd.DatetimeIndex(part["available_at"]).as_unit("us").asi8
+        source = (
+            pc.index_in(pa.array(part["source"], pa.string()), value_set=self.sources)
+            .to_numpy()
+            .astype(np.int64)
+        )
+        flags = (
+            pc.index_in(pa.array(part["flags"], pa.string()), value_set=self.flags)
+            .to_numpy()
+            .astype(np.int64)
+        )
+        order = np.arange(len(row))
+        if len(np.unique(row)) < len(row):
+            order = np.lexsort((flags, source, value, available, self._ranks(signal, row, source), row))
+            order = order[np.append(np.diff(row[order]) > 0, True)]
+        cells = _Cells.empty(len(self.keys))
+        row = row[order]
+        cells.value[row], cells.available_at[row] = value[order], available[order]
+        cells.source[row], cells.flags[row] = source[order], flags[order]
+        return cells
+
+    def better(self, signal: str, offered: _Cells, stored: _Cells) -> NDArray[np.bool_]:
+        """Return where the offered cell beats the stored one."""
+        rows = np.arange(len(self.keys))
+        pairs = (
+            (self._ranks(signal, rows, offered.source), self._ranks(signal, rows, stored.source)),
+            (offered.available_at, stored.available_at),
+            (offered.value, stored.value),
+            (offered.source, stored.source),
+            (offered.flags, stored.flags),
+        )
+        wins, tied = np.zeros(len(rows), dtype=bool), np.ones(len(rows), dtype=bool)
+        for new, old in pairs:
+            wins |= tied & (new > old)
+            tied &= new == old
+        present, missing = ~np.isnan(offered.value), np.isnan(stored.value)
+        return present & (missing | wins)
+
+
+def resolve(batch: pd.DataFrame, stored: pa.Table, preference: Preference | None = None) -> Changes:
+    """Compare a batch with the stored rows of the same cities and hours and return what changes.
+
+    Args:
+        batch: Long observations, columns of `contracts.tables.BATCH`; duplicates are allowed.
+        stored: Wide rows of the table: key, flags and columns of signals (of the batch's signals at least).
+        preference: Source labels per (city, signal), most trusted first; absent: all are equal.
+    """
+    resolver = _Resolver(batch, stored, preference)
+    rows = len(resolver.keys)
+    stays = np.zeros(rows, dtype=bool)
+    stays[resolver.stored_row] = True
+    changed = np.zeros(rows, dtype=bool)
+    merged: dict[str, _Cells] = {}
+    for signal in resolver.signals:
+        offered, cells = resolver.offered_cells(signal), resolver.stored_cells(signal)
+        wins = resolver.better(signal, offered, cells)
+        for name in ("value", "available_at", "source", "flags"):
+            getattr(cells, name)[wins] = getattr(offered, name)[wins]
+        changed |= wins
+        merged[signal] = cells
+    keep = np.flatnonzero(changed)
+    updated = int(stays[keep].sum())
+    return Changes(_wide(resolver, merged, keep), inserted=len(keep) - updated, updated=updated)
+
+
+def _wide(resolver: _Resolver, merged: Mapping[str, _Cells], keep: NDArray[np.int64]) -> pa.Table:
+    """Lay the changed rows out as the table stores them."""
+    hours, city = np.divmod(resolver.keys[keep], len(resolver.cities))
+    stamps = pd.DatetimeIndex((hours * HOUR_MICROSECONDS).astype("datetime64[us]"))
+    columns: dict[str, pa.Array] = {
+        "city": pa.array(resolver.cities, pa.string()).take(pa.array(city)),
+        "timestamp": pa.array(stamps.asi8, MICROSECOND_TIME),
+        "year": pa.array(stamps.year.to_numpy(), pa.int32()),
+        "flags": pa.array(_row_flags(resolver, merged, keep), pa.string()),
+    }
+    for signal, cells in merged.items():
+        missing = np.isnan(cells.value[keep])
+        value, source, available = signal_columns(signal)
+        columns[value] = pa.array(cells.value[keep], mask=missing)
+        columns[source] = resolver.sources.take(pa.array(cells.source[keep], mask=missing))
+        columns[available] = pa.array(cells.available_at[keep], pa.int64(), mask=missing).cast(
+            MICROSECOND_TIME
+        )
+    return pa.table(columns)
+
+
+def _row_flags(
+    resolver: _Resolver, merged: Mapping[str, _Cells], keep: NDArray[np.int64]
+) -> NDArray[np.object_]:
+    """Join the flags of all signals of a row, signals in alphabetical order."""
+    old = np.full(len(resolver.keys), "", dtype=object)
+    old[resolver.stored_row] = resolver.stored_flags.to_numpy()[resolver.known]
+    old_rows = pd.Series(old[keep])
+    entries = ";".join(old_rows.unique()).split(";")
+    flagged = {entry.partition(":")[0] for entry in entries if entry}
+    texts = np.append(np.array(resolver.flags.to_pylist(), dtype=object), "")  # code -1 reads ""
+    joined = np.full(len(keep), "", dtype=object)
+    for signal in sorted({*merged, *flagged}):
+        flags = (
+            texts[merged[signal].flags[keep]] if signal in merged else flags_of(old_rows, signal).to_numpy()
+        )
+        marked = flags != ""
+        if marked.any():
+            glue = np.where(joined[marked] == "", "", ";").astype(object)
+            joined[marked] = joined[marked] + glue + (signal + ":") + flags[marked]
+    return joined
