@@ -20,7 +20,7 @@ from urbanwm.cities import City, load_cities
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, nearest_name
-from urbanwm.errors import UnknownCity
+from urbanwm.errors import BadInput, UnknownCity
 from urbanwm.freshness import LATE_HOURS, ages_hours, is_stale
 from urbanwm.lake import Lake
 from urbanwm.planner import PlanRequest, optimise
@@ -31,6 +31,8 @@ from urbanwm.settings import Settings
 from urbanwm.simulator import Outlook, look_ahead, respond
 
 Document = dict[str, Any]
+FIRST_YEAR, LAST_YEAR = 1990, 2200
+"""Nanosecond timestamps end in 2262, and a horizon must still fit in."""
 NO_WORLD_MODEL = "no world model can answer, and the baseline has no latent states"
 
 
@@ -190,6 +192,7 @@ class Answers:
     def _look_ahead(self, scenario: Scenario) -> _View:
         """Forecast the status quo with the best that is left, and return what must be said about it."""
         city = self._city(scenario.city)
+        _check_years(scenario)
         snapshot = self._histories.snapshot(city)
         now = self._histories.now(city, snapshot)
         start = floor_hour(require_utc(scenario.start_time or now, "start_time"))
@@ -245,6 +248,16 @@ class Answers:
         }
 
 
+def _check_years(scenario: Scenario) -> None:
+    """Refuse times that no calendar here can hold; what is too far to forecast is the simulator's to say."""
+    times = {"start_time": scenario.start_time}
+    for number, period in enumerate(scenario.policy.schedule):
+        times |= {f"policy.schedule.{number}.{end}": getattr(period, end) for end in ("start", "end")}
+    for field, time in times.items():
+        if time is not None and not FIRST_YEAR <= time.year <= LAST_YEAR:
+            raise BadInput(f"{field} is out of range", field=field, allowed=f"{FIRST_YEAR} to {LAST_YEAR}")
+
+
 def _who(standing: Standing) -> Document:
     """Return who serves in the terms of `meta`."""
     champion = standing.champion
@@ -266,8 +279,8 @@ def _provenance(footing: Footing, snapshot: Snapshot, start: datetime) -> Docume
     return {
         "model_version": champion.version if champion else None,
         "run_id": champion.run_id if champion else None,
-        "dataset_version": champion.dataset_version if champion else lake_version,
-        "lake_version": lake_version,
+        "dataset_version": lake_version,
+        "trained_on_dataset_version": champion.dataset_version if champion else None,
         "rung": footing.rung,
         "degraded": footing.degraded,
         "reasons": list(footing.reasons),

@@ -103,13 +103,6 @@ class DeadlineExceeded(Refused):
     http_status = 504
 
 
-FROM_STATUS: dict[int, type[Refused]] = {
-    kind.http_status: kind
-    for kind in (NotFound, MethodNotAllowed, BodyTooLarge, NotJson, Overloaded, Unavailable)
-}
-"""How a refusal that a framework made by itself is named."""
-
-
 def _shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Cut a caller's text to `ECHO_LIMIT`, so that an error is never larger than its cause."""
     if isinstance(value, str) and len(value) > ECHO_LIMIT:

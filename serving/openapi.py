@@ -6,12 +6,12 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
-from urbanwm.planner import PlanRequest
 
 import urbanwm
 from serving.body import BODY_LIMIT_BYTES
 from urbanwm.contracts.scenario import Scenario
 from urbanwm.contracts.signals import SIGNALS, TARGETS
+from urbanwm.planner import PlanRequest
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/"

@@ -18,6 +18,7 @@ from urbanwm.settings import PROJECT_ROOT, Settings, child_environment
 
 NIGHTLY_DEPLOYMENT = "nightly/nightly"
 """Prefect's `flow/deployment` name of the nightly run."""
+COMMAND = ("-m", "urbanwm", "nightly", "--engine", "local")
 API_TIMEOUT_SECONDS = 10.0
 
 
@@ -111,7 +112,7 @@ def _spawn(log_file: Path, lock: int) -> subprocess.Popen[bytes]:
     """Start the nightly run detached from the service, its output in `log_file`."""
     with log_file.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "urbanwm", "nightly", "--engine", "local"],
+            [sys.executable, *COMMAND],
             cwd=PROJECT_ROOT,
             env=child_environment(),
             stdin=subprocess.DEVNULL,

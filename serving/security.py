@@ -14,9 +14,18 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.envelope import FROM_STATUS, JSON, Forbidden, Refused, Unauthorised, error_response
+from serving.envelope import (
+    JSON,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    Unauthorised,
+    Unavailable,
+    error_response,
+)
 from serving.metrics import REFUSALS, REQUEST_SECONDS
-from urbanwm.errors import InternalContractBroken
+from urbanwm.errors import InternalContractBroken, UrbanWMError
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -35,6 +44,7 @@ UNKNOWN_ROUTE = "unmatched"
 QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 """Probes that ask every few seconds; they are counted but not logged."""
 FRAMEWORK_ERROR_STATUS = 400
+OUR_FAILURE = "the service failed; X-Request-ID names the log line"
 
 log = structlog.get_logger("urbanwm.http")
 
@@ -85,7 +95,7 @@ class Guard:
         exchange = _Exchange(scope, send)
         try:
             await self._app(scope, receive, exchange.send)
-        except Exception as failure:  # noqa: BLE001 - the last line of defence: the caller gets an envelope, we get a log line
+        except Exception as failure:  # noqa: BLE001 - the last line of defence: an envelope and a log line
             await exchange.fail(failure, receive)
         finally:
             exchange.finish()
@@ -109,10 +119,9 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(raw=message.setdefault("headers", []))
-            if self._status >= FRAMEWORK_ERROR_STATUS and not headers.get("content-type", "").startswith(
-                JSON
-            ):
-                await self._replace(self._status)
+            own = headers.get("content-type", "").startswith(JSON)
+            if self._status >= FRAMEWORK_ERROR_STATUS and not own:
+                await self._replace(self._status, headers.get("allow"))
                 return
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
@@ -122,13 +131,9 @@ class _Exchange:
             return
         await self._send(message)
 
-    async def _replace(self, status: int) -> None:
+    async def _replace(self, status: int, allow: str | None) -> None:
         """Answer a framework's own refusal in our words; what it says after that is dropped."""
-        kind = FROM_STATUS.get(status, Refused)
-        method, path = self._scope["method"], self._scope["path"]
-        sentences = {404: f"there is no route {path}", 405: f"{method} is not offered here"}
-        error = kind(sentences.get(status, f"refused with status {status}"))
-        response = error_response(error)
+        response = error_response(_in_our_words(status, self._scope["method"], allow))
         response.status_code = status
         await response(self._scope, _no_body, self.send)
         self._replaced = True
@@ -143,7 +148,7 @@ class _Exchange:
             place=f"{frame.name}:{frame.lineno}",
         )
         if self._status == 0:
-            error = InternalContractBroken("the service failed; the request id names the log line")
+            error = InternalContractBroken(OUR_FAILURE)
             await error_response(error)(self._scope, receive, self.send)
 
     def finish(self) -> None:
@@ -169,6 +174,19 @@ class _Exchange:
             **state.get("answered", {}),
             **({"error": error_type} if error_type else {}),
         )
+
+
+def _in_our_words(status: int, method: str, allow: str | None) -> UrbanWMError:
+    """Return the error that a framework meant by a bare status."""
+    if status == NotFound.http_status:
+        return NotFound("there is no such route", allowed="the routes of /openapi.json")
+    if status == MethodNotAllowed.http_status and allow is not None:
+        return MethodNotAllowed(f"{method} is not offered here", allowed=allow, headers={"Allow": allow})
+    if status == Unavailable.http_status:
+        return Unavailable("the service is not ready yet")
+    if status >= InternalContractBroken.http_status:
+        return InternalContractBroken(OUR_FAILURE)
+    return Refused(f"refused with status {status}")
 
 
 async def _no_body() -> Message:

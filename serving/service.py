@@ -33,4 +33,5 @@ class UrbanWM:
         return api.ready
 
 
-UrbanWM.add_asgi_middleware(Guard)
+# The decorator turned the class into a bentoml.Service, which type checkers do not follow.
+UrbanWM.add_asgi_middleware(Guard)  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from urbanwm.features.calendar import HOURS_PER_DAY, LocalDays, local_days
 from urbanwm.features.history import SeasonalHistory, build_history
 from urbanwm.features.names import LOG_SIGNALS, skip_names
 from urbanwm.features.spec import calendar_of
-from urbanwm.freshness import ages_hours, freshness_reasons
+from urbanwm.freshness import ages_hours, freshness_reasons, known_before
 from urbanwm.members import couple, member_levels
 from urbanwm.policy import clip_to_vocabulary
 
@@ -36,6 +36,7 @@ MINIMUM_VALUES = 72
 """Three days of values; with fewer there is no shape of the day to speak of."""
 ERROR_DAYS = 180
 """Past forecasts whose errors give the spread: one per day, at most this many."""
+ORIGIN_STEP_HOURS = HOURS_PER_DAY + 1
 MINIMUM_ERRORS = 24
 """Errors below which a lead borrows the spread of its neighbours."""
 ERROR_LEADS = (1, 3, 6, 12, 24, 48, 96, 168)
@@ -183,7 +184,7 @@ class BaselineForecaster:
             DataUnavailable: No target has history and there is no `initial_state`.
         """
         origin = floor_hour(require_utc(start, "start"))
-        known = _known_targets(history, origin, initial_state)
+        known = known_before(history, origin, HISTORY_HOURS, initial_state)
         reasons = ["answered by the deterministic baseline, not by the world model"]
         members = np.full((samples, horizon_hours, len(TARGETS)), np.nan)
         if known is not None:
@@ -253,24 +254,6 @@ class BaselineForecaster:
         return clip_to_vocabulary(couple(grid, seed))
 
 
-def _known_targets(
-    history: pd.DataFrame | None, origin: datetime, initial_state: InitialState | None
-) -> pd.DataFrame | None:
-    """Return the targets before `origin`, the last hour replaced by `initial_state`; None without any."""
-    if history is None:
-        return None
-    known = history.loc[history.index < origin].reindex(columns=list(TARGETS)).dropna(how="all")
-    if known.empty:
-        return None
-    if initial_state is not None:
-        last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
-        known = known.reindex(known.index.union([last]))
-        present = known.notna().any().to_numpy()
-        state = np.array([getattr(initial_state, name) for name in TARGETS])
-        known.loc[last] = np.where(present, state, np.nan)
-    return known
-
-
 def _ages(values: NDArray[np.float32], positions: NDArray[np.int64]) -> Float:
     """Return the age (h) of the last value of each target at each origin, `(B, 3)`; 0 = up to date."""
     hours = np.arange(len(values))[:, None]
@@ -281,8 +264,11 @@ def _ages(values: NDArray[np.float32], positions: NDArray[np.int64]) -> Float:
 def _past_errors(climatology: _Climatology, last_origin: int, leads: int) -> _Errors:
     """Forecast from one origin per day of the past and return the errors, in transformed units."""
     length = int(min(max(leads, HOURS_PER_DAY), ERROR_LEADS[-1]))
-    # 25 h apart: the origins visit every hour of the day instead of one.
-    origins = np.arange(last_origin - length, 0, -(HOURS_PER_DAY + 1), dtype=np.int64)[::-1]
+    # 25 h apart, so that the origins visit every hour of the day, and on a fixed grid of time, so that they
+    # do not depend on which origin asks.
+    epoch_hours = int(climatology.index[0].timestamp()) // 3600
+    first = 1 + -(epoch_hours + 1) % ORIGIN_STEP_HOURS
+    origins = np.arange(first, last_origin - length + 1, ORIGIN_STEP_HOURS, dtype=np.int64)
     hours = origins[:, None] + np.arange(length)
     errors = climatology.values[hours] - climatology.expect(origins, length)
     return _Errors(origins, errors, climatology.days.hour[hours])

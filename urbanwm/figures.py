@@ -96,7 +96,7 @@ def error_by_lead(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def score_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the gate's evidence: the challenger's score over its rival's, with its interval; below 1 is better.
+    """Plot the gate's evidence: the challenger's score over its rival's; below 1 is better.
 
     Args:
         rows: Mappings with `label`, `ratio`, `low` and `high`.

@@ -18,18 +18,23 @@ from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BundleInvalid, DataUnavailable
 from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows
-from urbanwm.freshness import ages_hours, freshness_reasons, is_stale
-from urbanwm.members import couple, member_levels, quantile_function
+from urbanwm.freshness import ages_hours, freshness_reasons, is_stale, known_before
+from urbanwm.members import RANK_CORRELATION, couple, member_levels, quantile_function
 from urbanwm.policy import clip_to_vocabulary
 
 Float = NDArray[np.float64]
 
-LATENT_SAMPLES = 8
-"""Latent trajectories whose quantile functions are averaged: enough for a stable mean, 1 ms each per 48 h."""
+LATENT_SAMPLES = 20
+"""Latent trajectories of a point model, whose spread is the only one it has. A model with quantiles rolls out
+the latent means once: that is what its calibration was fitted on, and its quantiles hold the spread."""
 LATENT_STREAM = 0x5EED_0003
 """Random stream of the latents, apart from those of the ranks and the coefficients."""
 MAX_DATA_AGE_HOURS = 168
 """With older data there is no state to start from: climatology is the honest answer (DESIGN §7, rung 4)."""
+HOURS_PER_DAY = 24
+MEDIAN = QUANTILE_LEVELS.index(0.5)
+WIDENING_MAX = 3.0
+"""A silent signal's interval grows at most this much: a quiet night is not compared with a rare wild one."""
 WINDOWS_PER_BATCH = 32
 """Backtest origins rolled out together: bounds memory, and larger batches are no faster on one core."""
 
@@ -118,7 +123,7 @@ class WorldModelForecaster:
             BundleInvalid: The model's answer is not finite.
         """
         origin = floor_hour(require_utc(start, "start"))
-        known = _known(history, origin, initial_state)
+        known = known_before(history, origin, HISTORY_HOURS, initial_state)
         ages = ages_hours(known, origin)
         age = min(ages.values())
         if known is None or age > MAX_DATA_AGE_HOURS:
@@ -131,9 +136,14 @@ class WorldModelForecaster:
         if city.name not in spec.scalers:
             spec = spec.with_city(city, known)
             reasons.append(f"{city.name} was not in the model's training data")
-        windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), gap + horizon_hours)
+        silence = [value - gap if np.isfinite(value) else 0.0 for value in ages.values()]
+        days_later = int(np.ceil(max(silence) / HOURS_PER_DAY))
+        total = min(gap + horizon_hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
+        windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
         imagined = self._imagine(windows, seed)
-        members = self._members(imagined.quantiles[:, gap:], spec, city.name, samples, seed)[0]
+        stop = gap + horizon_hours
+        quantiles = _widened(imagined.quantiles, silence)[:, gap:stop]
+        members = self._members(quantiles, spec, city.name, samples, seed)[0]
         reasons += freshness_reasons(ages, _inputs(known, spec, origin))
         absent = [name for name in TARGETS if known[name].notna().sum() < MINIMUM_VALUES]
         members, notes = _without_absent(members, absent, initial_state, city, origin)
@@ -142,8 +152,8 @@ class WorldModelForecaster:
         return Forecast(
             members,
             self.served_by,
-            z=imagined.z[0, gap:],
-            h=imagined.h[0, gap:],
+            z=imagined.z[0, gap : stop + 1],
+            h=imagined.h[0, gap : stop + 1],
             degraded=degraded,
             reasons=reasons + notes,
         )
@@ -201,54 +211,40 @@ class WorldModelForecaster:
         return np.concatenate(parts), spec
 
     def _imagine(self, windows: Windows, seed: int, *, calibrated: bool = True) -> _Imagined:
-        """Filter and roll out `LATENT_SAMPLES` trajectories per window; average their quantile functions."""
+        """Filter and roll out every window; return calibrated quantiles and the first trajectory's states."""
         batch, context, horizon = len(windows), windows.context_hours, windows.horizon_hours
-        generator = np.random.default_rng([seed, LATENT_STREAM])
-        # Every window gets the same noise: an origin's forecast does not depend on its neighbours.
         latent_dim = int(self.bundle.experiment["model"]["latent_dim"])
-        shape = (LATENT_SAMPLES, context + HORIZON_HOURS_MAX, latent_dim)
-        drawn = generator.standard_normal(shape, dtype=np.float32)[:, : context + horizon]
+        trajectories = LATENT_SAMPLES if self.bundle.spec.kind == "reference" else 1
+        drawn = np.zeros((trajectories, context + horizon, latent_dim), dtype=np.float32)
+        if trajectories > 1:
+            generator = np.random.default_rng([seed, LATENT_STREAM])
+            drawn = generator.standard_normal(drawn.shape, dtype=np.float32)
+        # Every window gets the same noise: an origin's forecast does not depend on its neighbours.
         noise = np.tile(drawn, (batch, 1, 1))
-        many = _repeat(windows, LATENT_SAMPLES)
+        many = _repeat(windows, trajectories)
         h, z = self.bundle.filter(many, noise[:, :context])
         ahead = slice(context, None)
         rollout = self.bundle.imagine(
             h, z, many.known[:, ahead], many.action[:, ahead], many.skip[:, ahead], noise[:, ahead]
         )
-        output = rollout.output.astype(np.float64).reshape(batch, LATENT_SAMPLES, *rollout.output.shape[1:])
-        quantiles = _average(output)
+        output = rollout.output.astype(np.float64).reshape(batch, trajectories, *rollout.output.shape[1:])
+        quantiles = _quantiles(output)
         if calibrated:
             quantiles = apply_calibration(quantiles, self.bundle.calibration)
-        first = slice(None, None, LATENT_SAMPLES)
+        first = slice(None, None, trajectories)
         states = (
             np.concatenate([a[first, None], b[first]], axis=1) for a, b in ((h, rollout.h), (z, rollout.z))
         )
         return _Imagined(quantiles, *states)
 
-    @staticmethod
-    def _members(quantiles: Float, spec: FeatureSpec, city: str, samples: int, seed: int) -> Float:
+    def _members(self, quantiles: Float, spec: FeatureSpec, city: str, samples: int, seed: int) -> Float:
         """Return members `(B, samples, H, 3)` in physical units from normalised quantiles `(B, H, 3, 7)`."""
         grid = quantile_function(quantiles, QUANTILE_LEVELS, member_levels(samples))
         physical = clip_to_vocabulary(spec.denormalise(city, grid))
-        return couple(np.moveaxis(physical, 0, 1), seed)
-
-
-def _known(
-    history: pd.DataFrame | None, origin: datetime, initial_state: InitialState | None
-) -> pd.DataFrame | None:
-    """Return the rows before `origin`, the last hour's targets from `initial_state`; None without any."""
-    if history is None:
-        return None
-    first = pd.Timestamp(origin) - timedelta(hours=HISTORY_HOURS)
-    known = history.loc[(history.index >= first) & (history.index < origin)]
-    if known.empty:
-        return None
-    known = known.reindex(columns=known.columns.union(list(TARGETS), sort=False))
-    if initial_state is not None:
-        last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
-        known = known.reindex(known.index.union([last]))
-        known.loc[last, list(TARGETS)] = [getattr(initial_state, name) for name in TARGETS]
-    return known
+        fitted = self.bundle.calibration.get("ar1", {})
+        # 0 stands for "too few hours to fit one".
+        correlation = [fitted.get(name) or RANK_CORRELATION for name in TARGETS]
+        return couple(np.moveaxis(physical, 0, 1), seed, correlation)
 
 
 def _inputs(known: pd.DataFrame, spec: FeatureSpec, origin: datetime) -> dict[str, float]:
@@ -267,15 +263,35 @@ def _repeat(windows: Windows, times: int) -> Windows:
     return Windows(**arrays, context_hours=windows.context_hours)
 
 
-def _average(output: Float) -> Float:
-    """Return quantiles `(B, H, 3, 7)` from trajectories `(B, K, H, 3, Q)`.
-
-    Quantile functions are averaged; a point model (Q = 1) gets those of its trajectories' own spread.
-    """
+def _quantiles(output: Float) -> Float:
+    """Return quantiles `(B, H, 3, 7)` of trajectories `(B, K, H, 3, Q)`: a point model's are their spread."""
     if output.shape[-1] == len(QUANTILE_LEVELS):
-        return np.asarray(output.mean(axis=1), dtype=np.float64)
+        return np.asarray(output[:, 0], dtype=np.float64)
     spread = np.quantile(output[..., 0], QUANTILE_LEVELS, axis=1, method="hazen")
     return np.moveaxis(spread, 0, -1)
+
+
+def _widened(quantiles: Float, silence_hours: Sequence[float]) -> Float:
+    """Widen each silent signal around its median, `(B, T, 3, 7)`: no surer than so long after its last value.
+
+    A signal silent for k days (rounded up) gets at least the width that the model gives the same hour of day k
+    days later. A model that has widened by itself, because its input is masked, is left as it is.
+    """
+    widened = quantiles.copy()
+    last = quantiles.shape[1] - 1
+    for position, hours in enumerate(silence_hours):
+        shift = int(np.ceil(hours / HOURS_PER_DAY)) * HOURS_PER_DAY
+        if shift == 0:
+            continue
+        values = quantiles[:, :, position]
+        width = values[..., -1] - values[..., 0]
+        here = np.arange(last + 1)
+        # Near the end of the rollout: the latest lead of the same hour of day.
+        later = here + np.minimum(shift, (last - here) // HOURS_PER_DAY * HOURS_PER_DAY)
+        factor = np.clip(width[:, later] / np.maximum(width, np.finfo(np.float32).tiny), 1.0, WIDENING_MAX)
+        median = values[..., MEDIAN : MEDIAN + 1]
+        widened[:, :, position] = median + (values - median) * factor[..., None]
+    return widened
 
 
 def _without_absent(

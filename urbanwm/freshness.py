@@ -1,13 +1,14 @@
-"""How old the inputs of a forecast are, and which of them to name (DESIGN §7, rungs 1 and 2)."""
+"""What is known before an origin, how old it is, and what of it to name (DESIGN §7, rungs 1 and 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
+from urbanwm.contracts.scenario import InitialState
 from urbanwm.contracts.signals import TARGETS
 
 LATE_HOURS = 3
@@ -16,6 +17,27 @@ STALE_HOURS = 72
 """A feed this late is past its limit: grid operators revise and publish with up to three days of delay."""
 ENDED_HOURS = 30 * 24
 """An auxiliary input silent for this long is a record that ended, not a feed that is late."""
+
+
+def known_before(
+    history: pd.DataFrame | None, origin: datetime, hours: int, initial_state: InitialState | None = None
+) -> pd.DataFrame | None:
+    """Return the last `hours` before `origin`, with every target as a column; None where there are none.
+
+    `initial_state` replaces the targets of the last hour: the caller's present is newer than any feed.
+    """
+    if history is None:
+        return None
+    first = pd.Timestamp(origin) - timedelta(hours=hours)
+    known = history.loc[(history.index >= first) & (history.index < origin)]
+    known = known.reindex(columns=known.columns.union(list(TARGETS), sort=False))
+    if known[list(TARGETS)].isna().all(axis=None):
+        return None
+    if initial_state is not None:
+        last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
+        known = known.reindex(known.index.union([last]))
+        known.loc[last, list(TARGETS)] = [getattr(initial_state, name) for name in TARGETS]
+    return known
 
 
 def ages_hours(

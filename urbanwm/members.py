@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 
 RANK_CORRELATION = 0.9
-"""Hour-to-hour correlation of the ranks: an anomaly is forgotten in about ten hours, as weather changes."""
+"""Hour-to-hour correlation of the ranks where none was fitted: an anomaly is forgotten in about ten hours."""
 RANK_STREAM = 0x5EED_0002
 """Random stream of the ranks, apart from those of the latents and the coefficients."""
 
@@ -45,24 +45,38 @@ def quantile_function(quantiles: Float, levels: Sequence[float], wanted: Float) 
     return np.asarray(low + weight.reshape(shape) * (high - low), dtype=np.float64)
 
 
-def rank_template(samples: int, hours: int, signals: int, seed: int) -> NDArray[np.int64]:
-    """Return ranks `(samples, hours, signals)` of AR(1) Gaussian paths: a permutation in every hour."""
+def rank_template(samples: int, hours: int, correlation: Float, seed: int) -> NDArray[np.int64]:
+    """Return ranks `(samples, hours, signals)` of AR(1) Gaussian paths: a permutation in every hour.
+
+    Args:
+        samples: Number of members.
+        hours: Number of hours.
+        correlation: `(signals,)` hour-to-hour correlation, in [0, 1).
+        seed: Seed of the paths.
+    """
     generator = np.random.default_rng([seed, RANK_STREAM])
-    noise = generator.standard_normal((hours, signals, samples))
-    innovation = float(np.sqrt(1.0 - RANK_CORRELATION**2))
+    noise = generator.standard_normal((hours, len(correlation), samples))
+    keep = correlation[:, None]
+    innovation = np.sqrt(1.0 - keep**2)
     paths = np.empty_like(noise)
     paths[0] = noise[0]
     for hour in range(1, hours):
-        paths[hour] = RANK_CORRELATION * paths[hour - 1] + innovation * noise[hour]
+        paths[hour] = keep * paths[hour - 1] + innovation * noise[hour]
     ranks = np.argsort(np.argsort(paths, axis=-1, kind="stable"), axis=-1, kind="stable")
     return np.moveaxis(ranks, -1, 0)
 
 
-def couple(grid: Float, seed: int) -> Float:
+def couple(grid: Float, seed: int, correlation: Sequence[float] | None = None) -> Float:
     """Order sorted members in time: `(..., samples, hours, signals)` in, the same values per hour out.
 
-    The template depends on the seed and the shape only, so two forecasts from one seed share their ranks.
+    The template depends on seed, shape and `correlation` (per signal, default `RANK_CORRELATION`) only, so
+    two forecasts of one model and seed share their ranks.
     """
     samples, hours, signals = grid.shape[-3:]
-    ranks = rank_template(samples, hours, signals, seed)
+    keep = (
+        np.full(signals, RANK_CORRELATION)
+        if correlation is None
+        else np.asarray(correlation, dtype=np.float64)
+    )
+    ranks = rank_template(samples, hours, keep, seed)
     return np.take_along_axis(grid, np.broadcast_to(ranks, grid.shape), axis=-3)

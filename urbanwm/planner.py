@@ -169,10 +169,10 @@ def optimise(
 ) -> dict[str, Any]:
     """Return the best policy found: `{policy, score, candidates_tested, target_met, predicted, baseline, …}`.
 
-    Without a target the score is minimised: the weighted sum of relative changes of the means
-    against the status quo. With `pm25_target` (µg/m³, mean over horizon and members) the policy that meets it with
-    the least change of levers is returned; where none does, the one that comes closest, and `target_met` is
-    false. The forecast is made once; seeded, so the same request has the same answer.
+    Without a target the score is minimised: the weighted sum of relative changes of the horizon's means
+    against the status quo. With `pm25_target` (µg/m³, mean over horizon and members) the policy that meets
+    it with the least change of levers is returned; where none does, the one that comes closest, and
+    `target_met` is false. The forecast is made once; seeded: the same request has the same answer.
 
     Raises:
         BadInput: The start or the assumptions are refused.

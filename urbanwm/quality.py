@@ -162,7 +162,8 @@ def _is_sentinel(rows: pd.DataFrame) -> Mask:
     pollutant = _is_pollutant(rows) & np.asarray(value.isin(POLLUTANT_SENTINELS))
     # 99,999 MWh and veh/h are real numbers; a negative code never is.
     large = ~np.asarray(rows["signal"].isin(("energy_mwh", "traffic_volume"))) | (value.to_numpy() < 0)
-    return pollutant | (np.asarray(value.isin(SENTINELS)) & large)
+    code: Mask = pollutant | (np.asarray(value.isin(SENTINELS)) & large)
+    return code
 
 
 def _is_out_of_range(rows: pd.DataFrame) -> Mask:

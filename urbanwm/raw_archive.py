@@ -15,7 +15,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,8 @@ RECEIPT_TIME = "%Y%m%dT%H%M%S%f"
 DIGEST_IN_NAME = 16
 REQUEST_IN_NAME = 12
 
+Bounds = tuple[datetime | None, datetime | None]
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -39,12 +41,14 @@ class Receipt:
         signal: Signal it was fetched for.
         label: Provenance label of the source entry that asked; "" when unknown.
         raw: The answer, byte for byte.
+        window: The hours that were wanted of it, `[start, end)`; None leaves a side open.
     """
 
     city: str
     signal: str
     label: str
     raw: RawPayload
+    window: Bounds = (None, None)
 
 
 class RawArchive:
@@ -58,13 +62,16 @@ class RawArchive:
         self.root = root
         self._latest: dict[tuple[str, str], dict[str, str]] = {}
 
-    def put(self, raw: RawPayload, city: str, signal: str, label: str = "") -> str:
+    def put(
+        self, raw: RawPayload, city: str, signal: str, label: str = "", window: Bounds = (None, None)
+    ) -> str:
         """Keep an answer durably before it is parsed; return the SHA-256 of its body.
 
         The caller must have removed every secret from `url`, `headers` and `request`.
         """
         digest = hashlib.sha256(raw.body).hexdigest()
-        request = _request_key(raw, signal, label)
+        hours = [None if moment is None else moment.isoformat() for moment in window]
+        request = _request_key(raw, signal, label, hours)
         latest = self._latest_of(raw.source, city)
         if latest.get(request) == digest[:DIGEST_IN_NAME]:
             return digest
@@ -85,6 +92,7 @@ class RawArchive:
             "headers": raw.headers,
             "request": raw.request,
             "fetched_at": fetched_at.isoformat(),
+            "window": hours,
             "sha256": digest,
         }
         name = f"{fetched_at.strftime(RECEIPT_TIME)}-{request}-{digest[:DIGEST_IN_NAME]}.json"
@@ -119,9 +127,9 @@ class RawArchive:
         return known
 
 
-def _request_key(raw: RawPayload, signal: str, label: str) -> str:
+def _request_key(raw: RawPayload, signal: str, label: str, hours: Sequence[str | None]) -> str:
     """Return a short digest of what was asked; two entries that ask the same for two signals differ."""
-    asked = json.dumps([signal, label, raw.url, raw.request, raw.status], sort_keys=True)
+    asked = json.dumps([signal, label, raw.url, raw.request, raw.status, hours], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:REQUEST_IN_NAME]
 
 
@@ -157,4 +165,5 @@ def _read(path: Path) -> Receipt:
         fetched_at=datetime.fromisoformat(receipt["fetched_at"]).astimezone(UTC),
         request=receipt["request"],
     )
-    return Receipt(receipt["city"], receipt["signal"], receipt["label"], raw)
+    start, end = (None if moment is None else datetime.fromisoformat(moment) for moment in receipt["window"])
+    return Receipt(receipt["city"], receipt["signal"], receipt["label"], raw, (start, end))

@@ -63,7 +63,7 @@ def city_names(names: list[str] | None, settings: Any) -> list[str]:  # noqa: AN
 
 
 def _fail(error: UrbanWMError, arguments: list[str]) -> NoReturn:
-    """Print one readable line on stderr and, with --json, the envelope on stdout; leave with the right code."""
+    """Print one readable line on stderr and, with --json, the envelope on stdout; leave with its code."""
     sys.stderr.write(f"urbanwm: {type(error).__name__}: {error}\n")
     if "--json" in arguments:
         sys.stdout.write(orjson.dumps(error.envelope(), default=str).decode() + "\n")

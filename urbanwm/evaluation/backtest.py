@@ -152,7 +152,7 @@ def forecast_table(
         )
     # (origins, horizon, signal) per statistic.
     quantiles = np.quantile(members, QUANTILE_LEVELS, axis=1)
-    return _table(city.name, frame, origins, members.mean(axis=1), quantiles)
+    return forecast_rows(city.name, frame, origins, members.mean(axis=1), quantiles)
 
 
 def _members(
@@ -176,14 +176,14 @@ def _members(
     return np.stack([forecast.members for forecast in forecasts])
 
 
-def _table(
+def forecast_rows(
     city: str,
     frame: pd.DataFrame,
     origins: Sequence[datetime],
     mean: NDArray[np.float64],
     quantiles: NDArray[np.float64],
 ) -> pd.DataFrame:
-    """Lay the forecasts out as rows, beside the observations.
+    """Lay forecasts out as rows, beside the observations: the columns of DESIGN §6.
 
     Args:
         city: Name.

@@ -199,11 +199,13 @@ def _missing_signal_widens(bench: _Bench) -> Iterator[str]:
         if not np.isfinite(without.members[..., position]).all():
             yield f"{name}: not finite without its last {MISSING_HOURS} h"
             continue
-        before, after = _width(usual[..., position]), _width(without.members[..., position])
-        if after < before * (1.0 - WIDTH_LOSS):
-            yield f"{name}: the interval shrinks from {before:.3g} to {after:.3g} when its feed is silent"
-        shift = abs(float((without.members - usual)[..., position].mean()))
-        if shift > SHIFT_LIMIT * after:
+        before, after = usual[..., position], without.members[..., position]
+        # Relative widths: an episode that has been forgotten takes its level and its width with it.
+        change = (_width(after) / after.mean()) / (_width(before) / before.mean()) - 1.0
+        if change < -WIDTH_LOSS:
+            yield f"{name}: the interval shrinks by {-change:.0%} when its feed is silent"
+        shift = abs(float(after.mean() - before.mean()))
+        if shift > SHIFT_LIMIT * _width(after):
             yield f"{name}: the level shifts by {shift:.3g} when its feed is silent"
         if not any(name in reason for reason in without.reasons):
             yield f"{name}: the silent feed is not named"

@@ -1,8 +1,8 @@
 """The promotion gate: a challenger replaces the champion only with proof, judged on the same hours.
 
-The statistic is the ratio of mean CRPS, challenger over rival, per city and signal, and its geometric mean over
-them. Its interval comes from a paired circular block bootstrap over origin days, widened as Student's t widens a
-normal interval, because 60 days in blocks of 7 are only about nine independent pieces.
+The statistic is the ratio of mean CRPS, challenger over rival, per city and signal, and its geometric mean
+over them. Its interval comes from a paired circular block bootstrap over origin days, widened as Student's t
+widens a normal interval, because 60 days in blocks of 7 are only about nine independent pieces.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ class GateLimits:
 
     Attributes:
         margin: Relative loss on one signal that still counts as not worse.
-        confidence: One-sided confidence that the challenger is better overall.
+        confidence: Of the two-sided interval that must lie below 1 for "better"; of 200 pairs of equal models
+            about 2.5 % pass at 0.95.
         harm_confidence: One-sided confidence at which a loss beyond the margin counts as real. Lower than
             `confidence` on purpose: a harm needs less proof than a gain.
-        bucket_margin: The same as `margin` for one signal in one lead bucket, where the noise is larger.
+        bucket_margin: The same as `margin` for one signal in one lead bucket, against the champion only:
+            the noise is larger there, and what the champion lacks already is no reason to keep it.
         minimum_gain: Smallest overall gain worth a change of model.
         coverage_low: Least share of observations inside the 90 % interval, per signal.
         coverage_high: Largest.
@@ -45,7 +47,7 @@ class GateLimits:
 
     margin: float = 0.02
     confidence: float = 0.95
-    harm_confidence: float = 0.80
+    harm_confidence: float = 0.75
     bucket_margin: float = 0.10
     minimum_gain: float = 0.005
     coverage_low: float = 0.80
@@ -61,7 +63,7 @@ class GateDecision:
     Attributes:
         promote: Whether the challenger may serve.
         reasons: One sentence each: why not, or what was proven.
-        evidence: Ratios with intervals per rival, signal and lead bucket, coverage, and the limits; JSON-ready.
+        evidence: Ratios with intervals per rival, signal and lead bucket; coverage; the limits. JSON-ready.
     """
 
     promote: bool
@@ -71,7 +73,7 @@ class GateDecision:
 
 @dataclass(frozen=True)
 class _DayScores:
-    """CRPS sums and row counts per origin day: `(days, keys)` for each lead bucket, keys = city and signal."""
+    """CRPS sums and row counts `(days, keys)` per lead bucket; a key is a city and a signal."""
 
     keys: list[tuple[str, str]]
     sums: dict[str, Float]
@@ -109,7 +111,7 @@ def decide(
         champion_df: Forecasts of the model in service on the same rows; None on the first night.
         baseline_df: Forecasts of the deterministic baseline on the same rows.
         margin: Relative loss on one signal that still counts as not worse.
-        confidence: One-sided, 0.5 to 1.
+        confidence: Of the two-sided interval, 0.5 to 1.
         draws: Bootstrap resamples.
         seed: Of the resampling.
         behaviour_failures: Names of failed behaviour checks.
@@ -173,7 +175,8 @@ def _day_scores(scores: pd.DataFrame) -> _DayScores:
     table = scores.assign(day=(scores["origin"] + middle).dt.floor("D"), rows=1.0)
     keys = sorted(set(zip(table["city"], table["signal"], strict=True)))
     days = pd.Index(sorted(table["day"].unique()), name="day")
-    sums, counts = {}, {}
+    sums: dict[str, Float] = {}
+    counts: dict[str, Float] = {}
     for bucket, (first, last) in {ALL: (1, int(table["lead_hours"].max())), **BUCKETS}.items():
         rows = table[table["lead_hours"].between(first, last)]
         if rows.empty:
@@ -224,19 +227,20 @@ def _compare(own: _DayScores, rival: _DayScores, draws: Float, limits: GateLimit
 
 
 def _student_widening(pieces: float, confidence: float) -> float:
-    """Return the ratio of Student's to the normal quantile for `pieces` independent pieces.
+    """Return Student's over the normal quantile of a two-sided interval from `pieces` independent pieces.
 
     First two terms of the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5).
     """
-    z = NormalDist().inv_cdf(confidence)
+    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
     freedom = max(pieces - 1.0, 1.0)
     return 1.0 + (z**2 + 1.0) / (4.0 * freedom) + (5.0 * z**4 + 16.0 * z**2 + 3.0) / (96.0 * freedom**2)
 
 
 def _interval(point: float, resampled: Float, widening: float, limits: GateLimits) -> dict[str, float]:
-    """Return the ratio, its one-sided bounds at `confidence`, and the lower bound that shows a harm."""
+    """Return the ratio, its two-sided interval at `confidence`, and the lower bound that shows a harm."""
     finite = resampled[np.isfinite(resampled)]
-    probabilities = [1.0 - limits.confidence, limits.confidence, 1.0 - limits.harm_confidence]
+    tail = (1.0 - limits.confidence) / 2.0
+    probabilities = [tail, 1.0 - tail, 1.0 - limits.harm_confidence]
     low, high, harm = point + widening * (np.quantile(finite, probabilities) - point)
     return {
         "ratio": float(np.exp(point)),
@@ -261,8 +265,9 @@ def _refusals(compared: dict[str, Any], rival: str, limits: GateLimits) -> list[
             f"{limits.minimum_gain:.2%}"
         )
     reasons += _harms(compared["signals"].items(), rival, limits.margin, "")
-    for bucket, signals in compared["buckets"].items():
-        reasons += _harms(signals.items(), rival, limits.bucket_margin, f" at {bucket} h")
+    if rival == "champion":
+        for bucket, signals in compared["buckets"].items():
+            reasons += _harms(signals.items(), rival, limits.bucket_margin, f" at {bucket} h")
     return reasons
 
 
@@ -271,7 +276,8 @@ def _harms(
 ) -> list[str]:
     """Name the signals whose loss against the rival is beyond the margin and not noise."""
     return [
-        f"worse than the {rival} on {name}{where}: CRPS ratio {interval['ratio']:.3f}, margin {1.0 + margin:.2f}"
+        f"worse than the {rival} on {name}{where}: CRPS ratio {interval['ratio']:.3f}, "
+        f"allowed {1.0 + margin:.2f}"
         for name, interval in signals
         if interval["ratio"] > 1.0 + margin and interval["harm_low"] > 1.0
     ]

@@ -1,8 +1,8 @@
 """Scores of probabilistic forecasts, as the comparison protocol of the project defines them.
 
 CRPS is twice the mean pinball loss over the seven quantiles (the quantile form of Gneiting & Raftery 2007
-on a finite set of levels). Ratios come with an interval by circular block bootstrap over origin days (Politis &
-Romano 1992): neighbouring origins share weather and target hours, so they are not independent.
+on a finite set of levels). Ratios come with an interval by circular block bootstrap over origin days (Politis
+& Romano 1992): neighbouring origins share weather and target hours, so they are not independent.
 """
 
 from __future__ import annotations

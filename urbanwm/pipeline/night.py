@@ -1,4 +1,4 @@
-"""One night: pull the data, train what is new, let the gate decide. Every step is skipped where it is done already."""
+"""One night: pull the data, train what is new, let the gate decide; what is done already is skipped."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from urbanwm.clock import Clock, require_utc, utc_now
 from urbanwm.errors import BadInput, DataUnavailable, LakeConflict, SourceError, UrbanWMError
 from urbanwm.ingest import ingest_city
 from urbanwm.pipeline.promote import PromotionOutcome, run_promote
-from urbanwm.pipeline.train import Stopwatch, TrainOutcome, run_train
+from urbanwm.pipeline.train import Progress, Stopwatch, TrainOutcome, run_train, silent
 from urbanwm.settings import Settings
 
-Progress = Callable[[str], None]
 Status = Literal["done", "nothing new", "failed", "busy"]
 
 
@@ -48,12 +47,13 @@ class NightReport:
 
     Attributes:
         as_of: The time for which it ran, UTC.
-        status: "done", "nothing new" (all of it had been done before), "failed", or "busy" (another run works).
+        status: "done"; "nothing new": all of it had been done before; "failed"; "busy": another run works.
         ingest: Per city.
         training: The candidate, or None.
         promotion: What became of it, or None.
         errors: What went wrong, one sentence each.
         seconds: Wall time by step.
+        exit_code: 0, or that of the error that ended the night.
     """
 
     as_of: datetime
@@ -63,6 +63,7 @@ class NightReport:
     promotion: PromotionOutcome | None = None
     errors: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    exit_code: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -78,7 +79,8 @@ class NightReport:
             how = "already trained" if self.training.reused else "trained"
             lines.append(f"  model version {self.training.version} ({self.training.experiment}): {how}")
             lines += [
-                f"    {name}: {value:.4g}" for name, value in sorted(self.training.metrics.items())
+                f"    {name}: {value:.4g}"
+                for name, value in sorted(self.training.metrics.items())
                 if name.startswith(("test/", "skill/")) and name.count("/") == len(("kind", "signal"))
             ]
         if self.promotion is not None:
@@ -87,13 +89,17 @@ class NightReport:
             lines += [f"    {reason}" for reason in self.promotion.reasons]
         lines += [f"  error: {error}" for error in self.errors]
         if self.seconds:
-            lines.append("  " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items()))
+            lines.append(
+                "  " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
+            )
         return "\n".join(lines)
 
     def markdown(self) -> str:
         """Return the report as Markdown, as the orchestrator shows it."""
         head = f"## Night of {self.as_of:%Y-%m-%d}: {self.status}"
-        rows = [f"| {c.city} | {c.inserted} | {c.updated} | {'; '.join(c.errors) or '-'} |" for c in self.ingest]
+        rows = [
+            f"| {c.city} | {c.inserted} | {c.updated} | {'; '.join(c.errors) or '-'} |" for c in self.ingest
+        ]
         table = ["| city | new rows | corrected | failed sources |", "|---|---|---|---|", *rows]
         body = "\n".join(line.strip() for line in self.text().splitlines()[1:])
         return "\n".join([head, "", *table, "", "```", body, "```"])
@@ -122,11 +128,28 @@ def run_ingest(names: Sequence[str], settings: Settings, clock: Clock = utc_now)
 
 @dataclass(frozen=True)
 class Steps:
-    """The three steps of a night; an orchestrator puts its own wrappers of the same functions in their place."""
+    """The steps of a night. An orchestrator puts its own wrappers of the same functions in their place.
 
-    ingest: Callable[[Sequence[str], Settings, Clock], list[CityIngest]] = run_ingest
-    train: Callable[..., TrainOutcome] = run_train
-    promote: Callable[..., PromotionOutcome] = run_promote
+    Attributes:
+        ingest: Cities and time → what each city's ingest brought.
+        train: Cities and time → the candidate.
+        promote: Version → what became of it.
+    """
+
+    ingest: Callable[[list[str], datetime], list[CityIngest]]
+    train: Callable[[list[str], datetime], TrainOutcome]
+    promote: Callable[[str], PromotionOutcome]
+
+
+def local_steps(settings: Settings, say: Progress = silent) -> Steps:
+    """Return the steps as plain function calls."""
+    return Steps(
+        ingest=lambda names, moment: run_ingest(names, settings, lambda: moment),
+        train=lambda names, moment: run_train(
+            names, settings, until=moment, steps=settings.training_steps, clock=lambda: moment, say=say
+        ),
+        promote=lambda version: run_promote(settings, version=version),
+    )
 
 
 def run_nightly(
@@ -135,13 +158,13 @@ def run_nightly(
     *,
     as_of: datetime | None = None,
     clock: Clock = utc_now,
-    say: Progress = lambda line: None,
-    steps: Steps = Steps(),  # noqa: B008 - frozen
+    say: Progress = silent,
+    steps: Steps | None = None,
 ) -> NightReport:
     """Run one night.
 
     Ingest, training and decision are each skipped where they are done already, so a night that was killed is
-    finished by the next call, and a repeated night changes nothing. Two nights at once: the second one leaves.
+    finished by the next call, and a repeated night changes nothing. Of two nights at once the second leaves.
 
     Args:
         settings: Where everything is, which experiment, the gate's margin and confidence.
@@ -149,7 +172,7 @@ def run_nightly(
         as_of: Run as if it were this time; None: now.
         clock: What time it is.
         say: Told each step as it begins.
-        steps: The steps themselves.
+        steps: The steps themselves; None: plain function calls.
 
     Returns:
         The report; failures of the data, the training or the registry are its `errors`, with status "failed".
@@ -164,38 +187,34 @@ def run_nightly(
     lease = FileLock(settings.locks_dir / "nightly.lock")
     try:
         with lease.acquire(blocking=False):
-            return _night(settings, cities, moment, say, steps)
+            return _night(cities, moment, steps or local_steps(settings, say), say)
     except Timeout:
         return NightReport(moment, "busy", errors=["another nightly run is at work; this one leaves"])
 
 
-def _night(
-    settings: Settings, names: list[str], moment: datetime, say: Progress, steps: Steps
-) -> NightReport:
+def _night(names: list[str], moment: datetime, steps: Steps, say: Progress) -> NightReport:
     """Run the steps under the lease, each as if it were `moment`."""
     watch = Stopwatch()
     errors: list[str] = []
+    exit_code = 0
     training: TrainOutcome | None = None
     promotion: PromotionOutcome | None = None
-
-    def frozen() -> datetime:
-        return moment
-
     say(f"ingesting {', '.join(names)}")
-    ingested = steps.ingest(names, settings, frozen)
+    ingested = steps.ingest(names, moment)
     watch.lap("ingest")
     try:
         say("looking for something to train on")
-        training = steps.train(names, settings, until=moment, steps=settings.training_steps, clock=frozen, say=say)
+        training = steps.train(names, moment)
         watch.lap("train")
         say(f"judging version {training.version}")
-        promotion = steps.promote(settings, version=training.version, clock=frozen)
+        promotion = steps.promote(training.version)
         watch.lap("gate")
     except BadInput:
         raise
     except UrbanWMError as error:
         errors.append(f"{type(error).__name__}: {error}")
-    changed = sum(city.inserted + city.updated for city in ingested)
+        exit_code = error.exit_code
+    changed = any(city.inserted or city.updated for city in ingested)
     repeated = training is not None and training.reused and promotion is not None and promotion.reused
     status: Status = "failed" if errors else "nothing new" if repeated and not changed else "done"
-    return NightReport(moment, status, ingested, training, promotion, errors, watch.seconds)
+    return NightReport(moment, status, ingested, training, promotion, errors, watch.seconds, exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +17,10 @@ from urbanwm.evaluation.gate import GateDecision, decide
 from urbanwm.figures import score_ratios
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
-from urbanwm.pipeline.data import read_window
-from urbanwm.pipeline.judge import BACKTEST_SEED, forecast_origins, ratio_rows
+from urbanwm.pipeline.data import CityRecord, read_window
+from urbanwm.pipeline.judge import SEED, behaviour_failures, forecast_origins
 from urbanwm.pipeline.train import BASELINE_TABLE, CHALLENGER_TABLE, WINDOW_FILE
-from urbanwm.registry import CHALLENGER, ModelVersion, Registry, promote, rollback
+from urbanwm.registry import CHALLENGER, DECISION_TAG, REFUSED, ModelVersion, Registry, promote, rollback
 from urbanwm.settings import Settings
 
 DECISION_FILE: Final = "gate/decision.json"
@@ -73,16 +73,16 @@ def run_promote(
     reason: str | None = None,
     clock: Clock = utc_now,
 ) -> PromotionOutcome:
-    """Judge a challenger against the present champion and the baseline on the same held-out hours; promote or refuse.
+    """Judge a challenger against champion and baseline on the same held-out hours; promote it or refuse.
 
-    The champion is forecast again on the challenger's hours (stored scores of different hours are not comparable).
-    Evidence is stored on the run and on the version. A decision against the same champion is not made twice.
+    The champion is forecast again on the challenger's hours: stored scores of other hours do not compare. The
+    evidence is stored on the run and on the version. A decision against the same champion is not made twice.
 
     Args:
         settings: Where everything is; gives the gate's margin and confidence.
         version: Which version; None: the one with the alias `challenger`.
-        override_by: Who promotes against the gate; needs `reason`. A bundle that fails its test is refused anyway.
-        reason: Why the gate is overridden.
+        override_by: Who promotes against the gate. A bundle that fails its own example is refused anyway.
+        reason: Why the gate is overridden; needed with `override_by`.
         clock: Stamps what is logged.
 
     Raises:
@@ -93,115 +93,125 @@ def run_promote(
     if bool(override_by) != bool(reason):
         raise BadInput("an override needs a name and a reason", field="override_by", allowed="both")
     registry = Registry(settings, clock)
-    challenger = registry.version(version) if version else registry.by_alias(CHALLENGER)
-    if challenger is None:
-        raise GateRefused("there is no challenger to promote: train one first", field="version")
+    challenger = _challenger(registry, version)
     champion = registry.champion()
     known = _known_outcome(challenger, champion)
-    if known is not None and override_by is None:
+    if known is not None and (known.promoted or override_by is None):
         return known
     try:
-        return _decide_and_act(settings, registry, challenger, champion, override_by, reason)
+        decision = _judge(settings, registry, challenger, champion)
     except BundleInvalid as error:
-        registry.tag_version(challenger.version, {"decision": "refused", "decision_reasons": str(error)})
+        _note_refusal(registry, challenger, champion, [f"the bundle must not serve: {error}"])
         raise
-
-
-def _known_outcome(challenger: ModelVersion, champion: ModelVersion | None) -> PromotionOutcome | None:
-    """Return the outcome where the challenger serves already, or was refused against this very champion."""
-    if champion is not None and champion.version == challenger.version:
-        reasons = [f"version {challenger.version} is the champion already"]
-        return PromotionOutcome(challenger.version, champion.version, True, reasons, reused=True)
-    present = champion.version if champion else NOBODY
-    tags = challenger.tags
-    if tags.get("decision") == "refused" and tags.get(DECIDED_AGAINST_TAG) == present:
-        reasons = json.loads(tags.get("decision_reasons", "[]"))
-        return PromotionOutcome(
-            challenger.version, champion.version if champion else None, False, reasons, reused=True
-        )
-    return None
-
-
-def _decide_and_act(
-    settings: Settings,
-    registry: Registry,
-    challenger: ModelVersion,
-    champion: ModelVersion | None,
-    override_by: str | None,
-    reason: str | None,
-) -> PromotionOutcome:
-    """Gather the forecasts, ask the gate, record, and move the alias where it says so."""
-    with tempfile.TemporaryDirectory(prefix="urbanwm-gate-") as scratch:
-        folder = Path(scratch)
-        smoke_test(registry.download(challenger, folder / "challenger"))
-        ours = pd.read_parquet(registry.fetch(challenger.run_id, CHALLENGER_TABLE, folder))
-        baseline = pd.read_parquet(registry.fetch(challenger.run_id, BASELINE_TABLE, folder))
-        theirs, remark = _champion_forecasts(settings, registry, challenger, champion, folder)
-    decision = decide(
-        ours, theirs, baseline, margin=settings.gate_margin, confidence=settings.gate_confidence, seed=BACKTEST_SEED
-    )
-    reasons = [*([remark] if remark else []), *decision.reasons]
+    present = champion.version if champion else None
+    reasons = list(decision.reasons)
     if override_by is not None:
-        reasons.append(f"overridden by {override_by}: {reason}")
-    _record(registry, challenger, champion, decision, reasons, theirs)
-    if not decision.promote and override_by is None:
-        present = champion.version if champion else None
+        reasons.append(f"the gate was overridden by {override_by}: {reason}")
+    elif not decision.promote:
+        _note_refusal(registry, challenger, champion, reasons)
         return PromotionOutcome(challenger.version, present, False, reasons, decision.evidence)
-    tags = {"overridden_by": override_by, "override_reason": reason} if override_by else {}
-    promote(
-        registry,
-        challenger.version,
-        validate=smoke_test,
-        expected_champion=champion.version if champion else None,
-        tags=tags,
-    )
+    tags = {"decision_reasons": json.dumps(reasons), DECIDED_AGAINST_TAG: present or NOBODY}
+    if override_by is not None:
+        tags |= {"overridden_by": override_by}
+    promote(registry, challenger.version, validate=smoke_test, expected_champion=present, tags=tags)
+    registry.run_log(challenger.run_id).set_tags({"decision": "promoted"})
     return PromotionOutcome(
         challenger.version, challenger.version, True, reasons, decision.evidence, overridden_by=override_by
     )
 
 
+def _challenger(registry: Registry, version: str | None) -> ModelVersion:
+    """Return the version to judge.
+
+    Raises:
+        GateRefused: None was named, and no version has the alias.
+    """
+    found = registry.version(version) if version else registry.by_alias(CHALLENGER)
+    if found is None:
+        raise GateRefused("there is no challenger to promote: train one first", field="version")
+    return found
+
+
+def _known_outcome(challenger: ModelVersion, champion: ModelVersion | None) -> PromotionOutcome | None:
+    """Return the outcome where the challenger serves already, or was refused against this very champion."""
+    present = champion.version if champion else None
+    if present == challenger.version:
+        reasons = [f"version {challenger.version} is the champion already"]
+        return PromotionOutcome(challenger.version, present, True, reasons, reused=True)
+    tags = challenger.tags
+    if tags.get(DECISION_TAG) == REFUSED and tags.get(DECIDED_AGAINST_TAG) == (present or NOBODY):
+        reasons = json.loads(tags["decision_reasons"])
+        return PromotionOutcome(challenger.version, present, False, reasons, reused=True)
+    return None
+
+
+def _judge(
+    settings: Settings, registry: Registry, challenger: ModelVersion, champion: ModelVersion | None
+) -> GateDecision:
+    """Gather forecasts and behaviour of both, ask the gate, and store its evidence on the challenger's run.
+
+    Raises:
+        BundleInvalid: The challenger's bundle is damaged or fails its example.
+    """
+    with tempfile.TemporaryDirectory(prefix="urbanwm-gate-") as scratch:
+        folder = Path(scratch)
+        bundle = Bundle.load(registry.download(challenger, folder / "challenger"))
+        bundle.smoke_test()
+        window = json.loads(registry.fetch(challenger.run_id, WINDOW_FILE, folder).read_text("utf-8"))
+        records = read_window(window, settings)
+        ours = pd.read_parquet(registry.fetch(challenger.run_id, CHALLENGER_TABLE, folder))
+        baseline = pd.read_parquet(registry.fetch(challenger.run_id, BASELINE_TABLE, folder))
+        theirs, remarks = _champion_forecasts(registry, champion, records, folder / "champion")
+    decision = decide(
+        ours,
+        theirs,
+        baseline,
+        margin=settings.gate_margin,
+        confidence=settings.gate_confidence,
+        seed=SEED,
+        behaviour_failures=behaviour_failures(records, WorldModelForecaster(bundle)),
+    )
+    decision = replace(decision, reasons=[*remarks, *decision.reasons])
+    run = registry.run_log(challenger.run_id)
+    against = champion.version if champion else NOBODY
+    run.log_json(asdict(decision) | {"champion": against}, DECISION_FILE)
+    run.log_figure(score_ratios(_ratio_rows(decision)), "gate/score_ratios.png")
+    if theirs is not None:
+        run.log_frame(theirs, CHAMPION_TABLE)
+    return decision
+
+
 def _champion_forecasts(
-    settings: Settings, registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, folder: Path
-) -> tuple[pd.DataFrame | None, str | None]:
+    registry: Registry, champion: ModelVersion | None, records: Mapping[str, CityRecord], folder: Path
+) -> tuple[pd.DataFrame | None, list[str]]:
     """Forecast the challenger's held-out hours by the champion; with a remark where it cannot be loaded."""
     if champion is None:
-        return None, None
-    window: Mapping[str, Any] = json.loads(
-        registry.fetch(challenger.run_id, WINDOW_FILE, folder).read_text("utf-8")
-    )
+        return None, []
     try:
-        bundle = Bundle.load(registry.download(champion, folder / "champion"))
+        bundle = Bundle.load(registry.download(champion, folder))
     except BundleInvalid as error:
-        return None, f"champion {champion.version} cannot be loaded ({error}): judged against the baseline alone"
-    records = read_window(window, settings)
-    return (
-        forecast_origins(records, WorldModelForecaster(bundle), int(window["horizon_hours"]), BACKTEST_SEED),
-        None,
-    )
+        return None, [f"champion {champion.version} cannot be loaded, so the baseline is the rival: {error}"]
+    return forecast_origins(records, WorldModelForecaster(bundle)), []
 
 
-def _record(
-    registry: Registry,
-    challenger: ModelVersion,
-    champion: ModelVersion | None,
-    decision: GateDecision,
-    reasons: list[str],
-    champion_table: pd.DataFrame | None,
+def _ratio_rows(decision: GateDecision) -> list[dict[str, Any]]:
+    """Return the rows of the evidence figure: overall and per signal, against each rival."""
+    rows = []
+    for rival, compared in decision.evidence["against"].items():
+        for name, interval in {"overall": compared["overall"], **compared["signals"]}.items():
+            rows.append({"label": f"{name} vs {rival}", **interval})
+    return rows
+
+
+def _note_refusal(
+    registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, reasons: list[str]
 ) -> None:
-    """Store the evidence on the run and the verdict on the version."""
-    verdict = "accepted" if decision.promote else "refused"
+    """Store a refusal on the version and on its run, so that it is not judged against this champion again."""
     against = champion.version if champion else NOBODY
-    run = registry.run_log(challenger.run_id)
-    document = {"promote": decision.promote, "reasons": reasons, "evidence": decision.evidence, "champion": against}
-    run.log_json(document, DECISION_FILE)
-    run.set_tags({"decision": verdict, DECIDED_AGAINST_TAG: against})
-    if champion_table is not None:
-        run.log_frame(champion_table, CHAMPION_TABLE)
-    rows = ratio_rows(decision)
-    if rows:
-        run.log_figure(score_ratios(rows), "gate/score_ratios.png")
-    tags = {"decision": verdict, "decision_reasons": json.dumps(reasons), DECIDED_AGAINST_TAG: against}
+    tags = {"decision_reasons": json.dumps(reasons), DECIDED_AGAINST_TAG: against, DECISION_TAG: REFUSED}
+    # The decision comes last: a process killed before it leaves a version that counts as not judged.
     registry.tag_version(challenger.version, tags)
+    registry.run_log(challenger.run_id).set_tags({"decision": REFUSED})
 
 
 def run_rollback(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,13 +21,14 @@ from urbanwm.figures import error_by_lead, forecast_fan, training_curves
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.config import ExperimentConfig, load_experiment
-from urbanwm.pipeline.data import HORIZON_HOURS, NightData, read_night
-from urbanwm.pipeline.judge import BACKTEST_SEED, forecast_origins, reference_tables, score_metrics
+from urbanwm.pipeline.data import NightData, read_night
+from urbanwm.pipeline.judge import forecast_origins, score_metrics, yardsticks
 from urbanwm.provenance import collect_provenance, document_hash
 from urbanwm.registry import ModelVersion, Registry, RunLog, directory_digest
 from urbanwm.settings import Settings
 
 Progress = Callable[[str], None]
+"""Told in one line what begins now."""
 
 ASSUMPTIONS: Final = "literature"
 KEY_TAG: Final = "night_key"
@@ -92,6 +94,10 @@ class Plan:
         }
 
 
+def silent(line: str) -> None:
+    """Tell nobody."""
+
+
 class Stopwatch:
     """Wall time by step, in seconds."""
 
@@ -118,8 +124,8 @@ def make_plan(
 ) -> Plan:
     """Read experiment and data, and derive the key under which the work is done once.
 
-    The key holds the data's digest and the configuration, not the table's version: a compaction of the lake, or
-    another city's rows, ask for no new training.
+    The key holds the data's digest and the configuration, not the table's version: a compaction of the lake,
+    or another city's rows, ask for no new training.
     """
     overrides = {} if steps is None else {"training.steps": steps}
     experiment = load_experiment(experiment_name or settings.experiment, overrides)
@@ -137,7 +143,7 @@ def plan_training(
     until: datetime | None = None,
     clock: Clock = utc_now,
 ) -> dict[str, Any]:
-    """Build data, features and model, train nothing, and say what a run would do (`urbanwm train --dry-run`)."""
+    """Build data, features and model, train and record nothing, and say what a run would do."""
     from urbanwm.model.config import ModelDims
     from urbanwm.model.world_model import UrbanWorldModel
 
@@ -173,12 +179,12 @@ def run_train(
     until: datetime | None = None,
     steps: int | None = None,
     clock: Clock = utc_now,
-    say: Progress = lambda line: None,
+    say: Progress = silent,
 ) -> TrainOutcome:
     """Train one world model over all named cities, judge it, and register it as challenger.
 
-    Done once per data and configuration: a second call returns the first call's version. A call that was killed
-    is continued from its last checkpoint.
+    Done once per data and configuration: a second call returns the first call's version. A call that was
+    killed is continued from its last checkpoint.
 
     Args:
         names: Cities.
@@ -207,7 +213,10 @@ def run_train(
         watch.lap("read")
         provenance = collect_provenance()
         with registry.start_run(f"train {plan.experiment.name}", plan.tags | provenance.tags()) as run:
-            return _train_and_register(plan, registry, run, folder, watch, say)
+            outcome = _train_and_register(plan, registry, run, folder, watch, say)
+        # The run has everything now; the folder only served to continue a killed training.
+        shutil.rmtree(folder)
+        return outcome
 
 
 def _train_and_register(
@@ -219,9 +228,7 @@ def _train_and_register(
 
     _log_inputs(plan, run)
     spec = _spec(plan)
-    series = {
-        name: build_series(record.training, name, spec) for name, record in plan.data.records.items()
-    }
+    series = {name: build_series(record.training, name, spec) for name, record in plan.data.records.items()}
     watch.lap("features")
     say(f"training {plan.experiment.name} on {', '.join(series)}")
     result = train(plan.experiment, series, spec, folder / "checkpoints", on_metrics=_Batched(run))
@@ -240,12 +247,13 @@ def _train_and_register(
     tables = _held_out_tables(plan, bundle_dir)
     watch.lap("backtest")
     metrics = score_metrics(tables)
-    run.log_metrics(metrics | {"train/best_step": float(result.best_step), "train/steps": float(result.steps)})
+    run.log_metrics(metrics | {"train/best_step": result.best_step, "train/steps": result.steps})
     run.log_folder(bundle_dir, "bundle")
     _log_evaluation(plan, run, tables, result.history)
+    parameters = _count_parameters(result.model)
     version = registry.register(
         run.run_id,
-        plan.tags | {"bundle_digest": directory_digest(bundle_dir), "parameters": _count_parameters(result.model)},
+        plan.tags | {"bundle_digest": directory_digest(bundle_dir), "parameters": parameters},
         {name: value for name, value in metrics.items() if name.startswith(("test/", "skill/"))},
     )
     watch.lap("log")
@@ -254,7 +262,7 @@ def _train_and_register(
         run_id=run.run_id,
         version=version.version,
         experiment=plan.experiment.name,
-        parameters=_count_parameters(result.model),
+        parameters=parameters,
         dataset_version=plan.data.lake_version,
         metrics=metrics,
         cities=list(plan.data.records),
@@ -315,9 +323,9 @@ def _held_out_tables(plan: Plan, bundle_dir: Path) -> dict[str, pd.DataFrame]:
     records = plan.data.records
     candidate = WorldModelForecaster(Bundle.load(bundle_dir))
     return {
-        "challenger": forecast_origins(records, candidate, HORIZON_HOURS, BACKTEST_SEED),
-        "baseline": forecast_origins(records, BaselineForecaster(), HORIZON_HOURS, BACKTEST_SEED),
-        **reference_tables(records, HORIZON_HOURS),
+        "challenger": forecast_origins(records, candidate),
+        "baseline": forecast_origins(records, BaselineForecaster()),
+        **yardsticks(records),
     }
 
 

@@ -5,12 +5,13 @@ service with a warm `ChampionCache` answers before it has asked the registry any
 """
 
 from urbanwm.registry.cache import CachedChampion, ChampionCache
-from urbanwm.registry.promotion import promote, rollback
+from urbanwm.registry.promotion import REFUSED, promote, rollback
 from urbanwm.registry.store import Registry
 from urbanwm.registry.tracking import RunLog
 from urbanwm.registry.versions import (
     CHALLENGER,
     CHAMPION,
+    DECISION_TAG,
     MODEL_NAME,
     PREVIOUS,
     ModelVersion,
@@ -20,8 +21,10 @@ from urbanwm.registry.versions import (
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "DECISION_TAG",
     "MODEL_NAME",
     "PREVIOUS",
+    "REFUSED",
     "CachedChampion",
     "ChampionCache",
     "ModelVersion",

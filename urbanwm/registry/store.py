@@ -108,7 +108,7 @@ class Registry:
             return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def end_abandoned_runs(self, tags: Mapping[str, str]) -> int:
-        """Mark runs that carry `tags` and still say "running" as killed; the caller knows that nobody works on them.
+        """Mark runs with `tags` that still say "running" as killed; the caller knows that they are dead.
 
         Returns:
             How many there were: one per process that died in the middle of this work.

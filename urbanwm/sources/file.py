@@ -146,7 +146,7 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
             wanted.append(require_column(config.city_column, names, "city_column", name))
         return list(dict.fromkeys(wanted))
 
-    table = read_columns(
+    table, dropped = read_columns(
         raw.body,
         name,
         choose,
@@ -156,7 +156,8 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     )
     if config.city is not None:
         table = _rows_of_city(table, config, config.city, name)
-    stamps, dropped = utc_stamps(table[config.timestamp_column], config.timezone, config.timestamp_format)
+    stamps, unplaced = utc_stamps(table[config.timestamp_column], config.timezone, config.timestamp_format)
+    dropped.update(unplaced)
     if dropped["bad_timestamp"] == len(table):
         raise MalformedPayload(
             f"{name}: no stamp in '{config.timestamp_column}' is a time",

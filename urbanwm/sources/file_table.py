@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from urbanwm.contracts.signals import nearest_name
@@ -33,8 +35,10 @@ def read_columns(
     file_format: FileFormat = "auto",
     delimiter: str = ",",
     encoding: str = "utf-8-sig",
-) -> pd.DataFrame:
-    """Read the wanted columns; CSV cells come as text, Parquet columns as they are typed.
+) -> tuple[pd.DataFrame, Counter[str]]:
+    """Read the wanted columns and count rows that cannot be read.
+
+    CSV cells come as text, Parquet columns as they are typed.
 
     Args:
         body: The file.
@@ -48,16 +52,16 @@ def read_columns(
         MalformedPayload: The file is empty, cut off, or not what its format says.
         NoData: The file has columns and no rows.
     """
-    if not body:
-        raise MalformedPayload(f"{name} is empty (0 bytes)", source=NAME, field="path", value=name)
+    if not body.strip():
+        raise MalformedPayload(f"{name} is empty", source=NAME, field="path", value=name)
     looks_parquet = body.startswith(PARQUET_MAGIC) or name.lower().endswith(PARQUET_SUFFIXES)
     if file_format == "parquet" or (file_format == "auto" and looks_parquet):
-        table = _read_parquet(body, name, choose)
+        table, dropped = _read_parquet(body, name, choose), Counter[str]()
     else:
-        table = _read_csv(body, name, choose, delimiter, encoding)
+        table, dropped = _read_csv(body, name, choose, delimiter, encoding)
     if table.empty:
         raise NoData(f"{name} has no rows", source=NAME, field="path", value=name)
-    return table
+    return table, dropped
 
 
 def _read_parquet(body: bytes, name: str, choose: Choose) -> pd.DataFrame:
@@ -77,26 +81,34 @@ def _read_parquet(body: bytes, name: str, choose: Choose) -> pd.DataFrame:
         ) from failure
 
 
-def _read_csv(body: bytes, name: str, choose: Choose, delimiter: str, encoding: str) -> pd.DataFrame:
-    """Read a CSV file, every cell as text."""
+def _read_csv(
+    body: bytes, name: str, choose: Choose, delimiter: str, encoding: str
+) -> tuple[pd.DataFrame, Counter[str]]:
+    """Read a CSV file, every cell as text; a row with too many or too few cells is counted and left out."""
+    ragged: Counter[str] = Counter()
 
-    def read(rows: int | None, columns: list[int] | None) -> pd.DataFrame:
-        return pd.read_csv(
-            io.BytesIO(body),
-            sep=delimiter,
-            encoding=encoding,
-            dtype=str,
-            na_filter=False,
-            skipinitialspace=True,
-            nrows=rows,
-            usecols=columns,
-        )
+    def skip(_row: object) -> str:
+        ragged["ragged_row"] += 1
+        return "skip"
 
     try:
-        header = [str(column).strip() for column in read(0, None).columns]
+        first_line = body.lstrip(b"\r\n").splitlines()[0].decode(encoding)
+        header = [cell.strip() for cell in next(csv.reader([first_line], delimiter=delimiter))]
         columns = choose(header)
-        table = read(None, [header.index(column) for column in columns])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, LookupError) as failure:
+        places = [str(header.index(column)) for column in columns]
+        table = pa_csv.read_csv(
+            io.BytesIO(body.lstrip(b"\r\n")),
+            # Columns go by their place: headers in the wild carry blanks and repeat themselves.
+            pa_csv.ReadOptions(
+                skip_rows=1,
+                column_names=[str(place) for place in range(len(header))],
+                encoding=encoding,
+                use_threads=False,
+            ),
+            pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+            pa_csv.ConvertOptions(include_columns=places, column_types=dict.fromkeys(places, pa.string())),
+        )
+    except (pa.ArrowException, csv.Error, UnicodeError, LookupError) as failure:
         raise MalformedPayload(
             f"{name} is not a readable CSV file: {failure}",
             source=NAME,
@@ -104,8 +116,11 @@ def _read_csv(body: bytes, name: str, choose: Choose, delimiter: str, encoding: 
             value=name,
             allowed=f"{encoding} text, cells separated by {delimiter!r}",
         ) from failure
-    table.columns = pd.Index([str(column).strip() for column in table.columns])
-    return table[columns]
+    if ragged and table.num_rows == 0:
+        raise MalformedPayload(
+            f"{name}: no row has as many cells as the header", source=NAME, field="path", value=name
+        )
+    return table.rename_columns(columns).to_pandas(), ragged
 
 
 def require_column(column: str, names: Sequence[str], field: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """OpenAQ v3: measured PM2.5 and NO2 of one station, from the API (key) or from the public archive (no key).
 
 An hour is `period.datetimeFrom` to `datetimeTo`; the archive stamps the END of the interval in local time.
-Credit the originating provider and OpenAQ. Facts and traps (sentinels, negatives, paging, limits): docs/sources.md.
+Credit the originating provider and OpenAQ. Facts and traps (sentinels, negatives, paging): docs/sources.md.
 """
 
 from __future__ import annotations

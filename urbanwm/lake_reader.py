@@ -1,0 +1,197 @@
+"""Reading the observations table: one function that hides what Delta, Arrow and the engine do differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from urbanwm.clock import require_utc
+from urbanwm.contracts.signals import SIGNALS, nearest_name
+from urbanwm.errors import BadInput, DataUnavailable
+from urbanwm.lake_layout import PROVENANCE_COLUMNS, hourly_frame, long_frame
+from urbanwm.lake_query import column_names, data_files, quoted, select, time_literal
+from urbanwm.winners import signal_columns
+
+NO_TABLE = -1
+
+
+class LakeReader:
+    """The observations table, read only.
+
+    Instances hold no open handle: they are cheap, picklable and safe to share between threads.
+
+    Args:
+        uri: Folder, or an `s3://` address.
+        storage_options: Options of the object store; credentials come from the environment.
+    """
+
+    def __init__(self, uri: str | Path, storage_options: dict[str, str] | None = None) -> None:
+        self.uri = str(uri)
+        self.storage_options = dict(storage_options or {})
+
+    def read(
+        self,
+        city: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        signals: Sequence[str] | None = None,
+        known_at: datetime | None = None,
+        version: int | None = None,
+    ) -> pd.DataFrame:
+        """Read a city on the full hourly grid `[start, end)`; NaN is missing, never filled.
+
+        Args:
+            city: City name.
+            start: First hour, UTC; None is the first row.
+            end: First hour no longer read; None is after the last row.
+            signals: Columns wanted; None is every signal of the vocabulary. A signal without data is all NaN.
+            known_at: Mask the values that became known later than this.
+            version: Table version; None is the newest.
+
+        Returns:
+            Float64 columns over a regular UTC `DatetimeIndex` named "timestamp", first to last row found.
+
+        Raises:
+            DataUnavailable: The city has no rows (in this range, in this version).
+            BadInput: An unknown signal, or a time without a zone.
+        """
+        names = _checked_signals(signals)
+        table = self._readable(version)
+        there = column_names(table)
+        columns = ["timestamp"]
+        for name in (n for n in names if n in there):
+            columns += [name] if known_at is None else [name, signal_columns(name)[2]]
+        rows = self._city_rows(table, columns, city, start, end)
+        return hourly_frame(rows, names, None if known_at is None else require_utc(known_at, "known_at"))
+
+    def read_provenance(
+        self,
+        city: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        signals: Sequence[str] | None = None,
+        known_at: datetime | None = None,
+        version: int | None = None,
+    ) -> pd.DataFrame:
+        """Read where each value of a city comes from; arguments and errors as `read`.
+
+        Returns:
+            One row per value: timestamp, signal, value, source, available_at, flags (comma-separated).
+        """
+        table = self._readable(version)
+        there = column_names(table)
+        names = [name for name in _checked_signals(signals) if name in there]
+        columns = ["timestamp", "flags", *(c for name in names for c in signal_columns(name))]
+        frame = long_frame(self._city_rows(table, columns, city, start, end), names)
+        if known_at is not None:
+            frame = frame[frame["available_at"] <= require_utc(known_at, "known_at")]
+        return frame.loc[:, list(PROVENANCE_COLUMNS)].reset_index(drop=True)
+
+    def version(self) -> int:
+        """Return the newest version; -1 before the first write."""
+        table = self._open()
+        return NO_TABLE if table is None else table.version()
+
+    def cities(self) -> list[str]:
+        """Return the names of the cities that have rows."""
+        table = self._open()
+        return [] if table is None else sorted(select(table, ["DISTINCT city"], "TRUE")["city"].to_pylist())
+
+    def last_timestamp(
+        self, city: str, signal: str | None = None, sources: Sequence[str] | None = None
+    ) -> datetime | None:
+        """Return the last hour with a row of the city, or with a value of one signal; None without any.
+
+        Args:
+            city: City name.
+            signal: Count only hours with a value of this signal.
+            sources: Count only its values from these sources (provenance labels).
+        """
+        table = self._open()
+        if table is None or (signal is not None and signal not in column_names(table)):
+            return None
+        where = [f"city = {quoted(city)}"]
+        if signal is not None:
+            value, source, _ = signal_columns(_checked_signals([signal])[0])
+            where.append(f"{value} IS NOT NULL")
+            if sources is not None:
+                where.append(f"{source} IN ({', '.join(quoted(label) for label in sources)})")
+        for year in sorted(set(data_files(table)["year"]), reverse=True):
+            found = select(table, ["max(timestamp) AS last"], " AND ".join([f"year = {year}", *where]))
+            last = found["last"][0].as_py()
+            if last is not None:
+                return datetime.fromtimestamp(last.timestamp(), UTC)
+        return None
+
+    def _open(self, version: int | None = None) -> DeltaTable | None:
+        """Open a version of the table; None when there is no table yet."""
+        try:
+            return DeltaTable(self.uri, version=version, storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def _readable(self, version: int | None) -> DeltaTable:
+        """Open a version that must exist."""
+        try:
+            table = self._open(version)
+        except DeltaError as error:
+            if version is None:
+                raise
+            raise DataUnavailable(
+                "this version of the lake is not available", field="version", value=version
+            ) from error
+        if table is None:
+            raise DataUnavailable("the lake is empty: ingest a city first", field="lake", value=self.uri)
+        return table
+
+    def _city_rows(
+        self,
+        table: DeltaTable,
+        columns: Sequence[str],
+        city: str,
+        start: datetime | None,
+        end: datetime | None,
+    ) -> pa.Table:
+        """Return the rows of a city in `[start, end)`."""
+        where = [f"city = {quoted(city)}"]
+        if start is not None:
+            start = require_utc(start, "start")
+            where += [f"year >= {start.year}", f"timestamp >= {time_literal(start)}"]
+        if end is not None:
+            end = require_utc(end, "end")
+            where += [f"year <= {end.year}", f"timestamp < {time_literal(end)}"]
+        try:
+            rows = select(table, columns, " AND ".join(where))
+        except Exception as error:  # the engine raises nothing narrower for a vacuumed file
+            if "not found" not in str(error).lower():
+                raise
+            raise DataUnavailable(
+                "files of this version of the lake were vacuumed", field="version", value=table.version()
+            ) from error
+        if rows.num_rows == 0:
+            between = "" if start is None and end is None else f" in [{start or '…'}, {end or '…'})"
+            raise DataUnavailable(f"no observations of {city}{between}", field="city", value=city)
+        return rows
+
+
+def _checked_signals(signals: Sequence[str] | None) -> list[str]:
+    """Return the wanted signals; an unknown one is the caller's mistake."""
+    if signals is None:
+        return list(SIGNALS)
+    for name in signals:
+        if name not in SIGNALS:
+            raise BadInput(
+                f"unknown signal '{name}'",
+                field="signals",
+                value=name,
+                allowed=nearest_name(name, SIGNALS) or list(SIGNALS),
+            )
+    return list(signals)

@@ -1,0 +1,290 @@
+"""A model bundle: a folder that answers without torch, verified before it is believed, free of pickle."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from urbanwm.errors import BadInput, BundleInvalid, InternalContractBroken
+from urbanwm.features import FeatureSpec, Windows
+from urbanwm.model.config import parse_experiment
+
+FORMAT: Final = 1
+MANIFEST: Final = "bundle.json"
+WEIGHTS, FILTER, ROLLOUT, EXAMPLE = "weights.safetensors", "filter.onnx", "rollout.onnx", "example.json"
+FILES: Final = (WEIGHTS, FILTER, ROLLOUT, EXAMPLE)
+SECTIONS: Final = ("format", "experiment", "spec", "calibration", "assumptions", "provenance", "files", "checksum")
+MAX_FILE_BYTES: Final = 256 * 2**20
+PARITY: Final = 1e-5
+"""Largest difference to the stored answer, relative to max(1, |answer|)."""
+
+Float = NDArray[np.float32]
+
+
+class Imagined(NamedTuple):
+    """A rollout: `output (B, H, 3, Q)` in normalised units (reference: raw, Q = 1), h `(B, H, D)`, z `(B, H, Z)`."""
+
+    output: Float
+    h: Float
+    z: Float
+
+
+class Bundle:
+    """A loaded bundle: spec, calibration, assumptions, provenance, and the two graphs.
+
+    Thread-safe: `filter` and `imagine` may be called concurrently; each call computes on one thread.
+
+    Attributes:
+        spec: What the inputs mean and how they are scaled.
+        experiment: The experiment's document.
+        calibration: For `urbanwm.calibration.apply_calibration`, fitted at zero noise.
+        assumptions: The policy-effect preset that the model was released with.
+        provenance: Data, code and run that it came from.
+        digest: SHA-256 of the manifest, which holds the checksums of everything else.
+    """
+
+    spec: FeatureSpec
+    experiment: dict[str, Any]
+    calibration: dict[str, Any]
+    assumptions: dict[str, Any]
+    provenance: dict[str, Any]
+    digest: str
+
+    def __init__(self, manifest: Mapping[str, Any], contents: Mapping[str, bytes], digest: str) -> None:
+        """Build from verified contents; use `Bundle.load`."""
+        self.experiment = dict(manifest["experiment"])
+        self.calibration = dict(manifest["calibration"])
+        self.assumptions = dict(manifest["assumptions"])
+        self.provenance = dict(manifest["provenance"])
+        self.digest = digest
+        try:
+            model = parse_experiment(self.experiment).model
+            self.spec = FeatureSpec.from_dict(manifest["spec"])
+        except (BadInput, KeyError, TypeError, ValueError) as error:
+            raise BundleInvalid(f"the bundle's experiment or feature spec cannot be read: {error}") from error
+        self._widths = {"h": model.hidden_dim, "z": model.latent_dim}
+        self._example = contents[EXAMPLE]
+        self._filter = _session(contents[FILTER], FILTER)
+        self._rollout = _session(contents[ROLLOUT], ROLLOUT)
+        self._require_widths()
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Read and verify a bundle; nothing unverified is interpreted.
+
+        Args:
+            path: Its folder: exactly the expected files, no links, no others.
+
+        Raises:
+            BundleInvalid: A file is missing, unknown, altered or of another format.
+        """
+        _require_exact_files(path)
+        raw = _read(path / MANIFEST)
+        manifest = _parse_manifest(raw)
+        contents = {name: _read(path / name) for name in FILES}
+        for name, content in contents.items():
+            expected = manifest["files"][name]
+            if hashlib.sha256(content).hexdigest() != expected:
+                raise BundleInvalid(f"{name} was altered: its checksum does not match", field=name, allowed=expected)
+        return cls(manifest, contents, hashlib.sha256(raw).hexdigest())
+
+    def filter(self, windows: Windows, noise: Float | None = None) -> tuple[Float, Float]:
+        """Return the belief at the origin, h `(B, D)` and z `(B, Z)`.
+
+        Args:
+            windows: Context hours and, ignored here, horizon hours.
+            noise: Standard normal `(B, C, Z)`; None = the latent means. Without effect on the reference.
+        """
+        hours = slice(0, windows.context_hours)
+        if windows.context_hours < 1:
+            raise InternalContractBroken("a window without context has no belief", field="context_hours", value=0)
+        feeds = {
+            "observed": windows.observed[:, hours],
+            "observed_mask": windows.observed_mask[:, hours],
+            "known": windows.known[:, hours],
+            "action": windows.action[:, hours],
+            "skip": windows.skip[:, hours],
+            "noise": self._noise(noise, len(windows), windows.context_hours),
+        }
+        h, z = _run(self._filter, feeds, ["h", "z"])
+        return h, z
+
+    def imagine(
+        self, h: Float, z: Float, known: Float, action: Float, skip: Float, noise: Float | None = None
+    ) -> Imagined:
+        """Roll the prior forward from h, z over the H hours of `known`, `action` and `skip`.
+
+        Args:
+            h: `(B, D)`.
+            z: `(B, Z)`.
+            known: `(B, H, K)`.
+            action: `(B, H, A)`.
+            skip: `(B, H, 3, J)`.
+            noise: Standard normal `(B, H, Z)`; None = the latent means.
+        """
+        feeds = {
+            "h": h,
+            "z": z,
+            "known": known,
+            "action": action,
+            "skip": skip,
+            "noise": self._noise(noise, action.shape[0], action.shape[1]),
+        }
+        return Imagined(*_run(self._rollout, feeds, ["output", "h_path", "z_path"]))
+
+    def smoke_test(self) -> None:
+        """Answer the stored example and compare with the stored answer of the trained network.
+
+        Raises:
+            BundleInvalid: The answer differs by more than `PARITY` or is not finite.
+        """
+        example = read_example(self._example)
+        windows = Windows(
+            **{name: example[name] for name in ("observed", "observed_mask", "known", "action", "skip")},
+            target=np.zeros((*example["skip"].shape[:3],), np.float32),
+            target_mask=np.zeros((*example["skip"].shape[:3],), np.float32),
+            city_index=np.zeros(len(example["observed"]), dtype=np.int64),
+            context_hours=int(example["context_hours"]),
+        )
+        context, ahead = slice(0, windows.context_hours), slice(windows.context_hours, None)
+        noise = example["noise"]
+        h, z = self.filter(windows, noise[:, context])
+        path = self.imagine(
+            h, z, windows.known[:, ahead], windows.action[:, ahead], windows.skip[:, ahead], noise[:, ahead]
+        )
+        answers = {"h": h, "z": z, "output": path.output, "h_path": path.h, "z_path": path.z}
+        for name, answer in answers.items():
+            expected = example[f"expected_{name}"]
+            if answer.shape != expected.shape:
+                raise BundleInvalid(f"the example's {name} has another shape", field=name, value=answer.shape)
+            worst = float(np.max(np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))))
+            if not worst <= PARITY:
+                raise BundleInvalid(f"the example's {name} is answered wrongly", field=name, value=worst, allowed=PARITY)
+
+    def _noise(self, noise: Float | None, batch: int, hours: int) -> Float:
+        if noise is None:
+            return np.zeros((batch, hours, self._widths["z"]), dtype=np.float32)
+        return noise
+
+    def _require_widths(self) -> None:
+        """Refuse graphs whose inputs do not have the spec's widths."""
+        expected = {
+            "observed": self.spec.observed_dim,
+            "observed_mask": self.spec.observed_dim,
+            "known": self.spec.known_dim,
+            "action": self.spec.action_dim,
+            "skip": self.spec.skip_dim,
+            "noise": self._widths["z"],
+            **self._widths,
+        }
+        for session in (self._filter, self._rollout):
+            for node in session.get_inputs():
+                if node.shape[-1] != expected.get(node.name):
+                    raise BundleInvalid(
+                        f"input {node.name} of a graph does not fit the feature spec",
+                        field=node.name,
+                        value=node.shape[-1],
+                        allowed=expected.get(node.name),
+                    )
+
+
+def manifest_bytes(sections: Mapping[str, Any]) -> bytes:
+    """Return the manifest as bytes, with its own checksum; `sections` holds everything but that."""
+    return _canonical({**sections, "checksum": hashlib.sha256(_canonical(sections)).hexdigest()})
+
+
+def encode_array(values: NDArray[np.floating[Any]]) -> dict[str, Any]:
+    """Return a float32 array as JSON: shape and base64 of little-endian bytes, exact to the bit."""
+    array = np.ascontiguousarray(values, dtype="<f4")
+    return {"shape": list(array.shape), "float32": base64.b64encode(array.tobytes()).decode("ascii")}
+
+
+def read_example(content: bytes) -> dict[str, Any]:
+    """Return the example's arrays and numbers by name; raises `BundleInvalid` when it cannot be read."""
+    try:
+        document = json.loads(content)
+        return {
+            name: np.frombuffer(base64.b64decode(value["float32"]), dtype="<f4").reshape(value["shape"])
+            if isinstance(value, dict)
+            else value
+            for name, value in document.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleInvalid(f"the example cannot be read: {error}", field=EXAMPLE) from error
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _require_exact_files(path: Path) -> None:
+    """Refuse links, folders, and missing or unknown files."""
+    if not path.is_dir():
+        raise BundleInvalid("there is no bundle here", field="path", value=str(path))
+    expected = {MANIFEST, *FILES}
+    found = {entry.name: entry for entry in path.iterdir()}
+    wrong = sorted(expected ^ set(found))
+    if wrong:
+        state = "missing" if wrong[0] in expected else "not part of a bundle"
+        raise BundleInvalid(f"{wrong[0]} is {state}", field=wrong[0], allowed=", ".join(sorted(expected)))
+    for name, entry in found.items():
+        if entry.is_symlink() or not entry.is_file():
+            raise BundleInvalid(f"{name} is not a plain file", field=name)
+        if entry.stat().st_size > MAX_FILE_BYTES:
+            raise BundleInvalid(f"{name} is too large", field=name, allowed=f"{MAX_FILE_BYTES} bytes")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleInvalid(f"cannot read {path.name}: {error.strerror}", field=path.name) from error
+
+
+def _parse_manifest(raw: bytes) -> dict[str, Any]:
+    """Return the manifest after checking its format, its sections and its own checksum."""
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        raise BundleInvalid(f"{MANIFEST} is not JSON: {error}", field=MANIFEST) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        value = manifest.get("format") if isinstance(manifest, dict) else None
+        raise BundleInvalid("the bundle has another format", field="format", value=value, allowed=FORMAT)
+    if set(manifest) != set(SECTIONS):
+        wrong = sorted(set(manifest) ^ set(SECTIONS))
+        raise BundleInvalid(f"{MANIFEST} has missing or unknown sections", field=wrong[0], allowed=list(SECTIONS))
+    body = {name: value for name, value in manifest.items() if name != "checksum"}
+    if hashlib.sha256(_canonical(body)).hexdigest() != manifest["checksum"]:
+        raise BundleInvalid(f"{MANIFEST} was altered: its checksum does not match", field="checksum")
+    if not isinstance(manifest["files"], dict) or set(manifest["files"]) != set(FILES):
+        raise BundleInvalid(f"{MANIFEST} does not list the files of a bundle", field="files", allowed=list(FILES))
+    return manifest
+
+
+def _session(content: bytes, name: str) -> onnxruntime.InferenceSession:
+    """Open a graph on one CPU thread: scale by processes, not by threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated types
+        raise BundleInvalid(f"{name} is not a graph that can be run: {error}", field=name) from error
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Float], outputs: list[str]) -> list[Float]:
+    """Run a graph on those feeds that it takes."""
+    taken = {
+        node.name: np.ascontiguousarray(feeds[node.name], dtype=np.float32) for node in session.get_inputs()
+    }
+    results: list[Float] = session.run(outputs, taken)
+    return results
