@@ -19,7 +19,14 @@ from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGET
 from urbanwm.errors import BundleInvalid, DataUnavailable
 from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows
 from urbanwm.freshness import ages_hours, freshness_reasons, is_stale, known_before
-from urbanwm.members import RANK_CORRELATION, couple, member_levels, quantile_function
+from urbanwm.members import (
+    HOURS_PER_DAY,
+    RANK_CORRELATION,
+    couple,
+    member_levels,
+    quantile_function,
+    widen_silent,
+)
 from urbanwm.policy import clip_to_vocabulary
 
 Float = NDArray[np.float64]
@@ -31,10 +38,6 @@ LATENT_STREAM = 0x5EED_0003
 """Random stream of the latents, apart from those of the ranks and the coefficients."""
 MAX_DATA_AGE_HOURS = 168
 """With older data there is no state to start from: climatology is the honest answer (DESIGN §7, rung 4)."""
-HOURS_PER_DAY = 24
-MEDIAN = QUANTILE_LEVELS.index(0.5)
-WIDENING_MAX = 3.0
-"""A silent signal's interval grows at most this much: a quiet night is not compared with a rare wild one."""
 WINDOWS_PER_BATCH = 32
 """Backtest origins rolled out together: bounds memory, and larger batches are no faster on one core."""
 
@@ -142,7 +145,7 @@ class WorldModelForecaster:
         windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
         imagined = self._imagine(windows, seed)
         stop = gap + horizon_hours
-        quantiles = _widened(imagined.quantiles, silence)[:, gap:stop]
+        quantiles = widen_silent(imagined.quantiles, silence)[:, gap:stop]
         members = self._members(quantiles, spec, city.name, samples, seed)[0]
         reasons += freshness_reasons(ages, _inputs(known, spec, origin))
         absent = [name for name in TARGETS if known[name].notna().sum() < MINIMUM_VALUES]
@@ -168,17 +171,11 @@ class WorldModelForecaster:
         seed: int,
     ) -> Float:
         """Return members `(origins, samples, horizon_hours, 3)`; each origin sees only hours before it."""
-        quantiles, spec = self._batch(frame, city, origins, horizon_hours, seed, calibrated=True)
+        quantiles, spec = self._batch(frame, city, origins, horizon_hours, seed)
         members = self._members(quantiles, spec, city.name, samples, seed)
         absent = [i for i, name in enumerate(TARGETS) if name not in frame or not frame[name].notna().any()]
         members[..., absent] = np.nan
         return members
-
-    def raw_quantiles(
-        self, frame: pd.DataFrame, city: City, origins: Sequence[datetime], horizon_hours: int, seed: int
-    ) -> Float:
-        """Return normalised quantiles `(origins, horizon_hours, 3, 7)` before calibration, to fit one on."""
-        return self._batch(frame, city, origins, horizon_hours, seed, calibrated=False)[0]
 
     def _batch(
         self,
@@ -187,8 +184,6 @@ class WorldModelForecaster:
         origins: Sequence[datetime],
         horizon_hours: int,
         seed: int,
-        *,
-        calibrated: bool,
     ) -> tuple[Float, FeatureSpec]:
         """Roll out many origins over one series, some at a time."""
         first, last = min(origins), max(origins)
@@ -202,15 +197,13 @@ class WorldModelForecaster:
         positions = np.array([series.position(origin) for origin in origins], dtype=np.int64)
         parts = [
             self._imagine(
-                series.windows(positions[i : i + WINDOWS_PER_BATCH], context, horizon_hours),
-                seed,
-                calibrated=calibrated,
+                series.windows(positions[i : i + WINDOWS_PER_BATCH], context, horizon_hours), seed
             ).quantiles
             for i in range(0, len(positions), WINDOWS_PER_BATCH)
         ]
         return np.concatenate(parts), spec
 
-    def _imagine(self, windows: Windows, seed: int, *, calibrated: bool = True) -> _Imagined:
+    def _imagine(self, windows: Windows, seed: int) -> _Imagined:
         """Filter and roll out every window; return calibrated quantiles and the first trajectory's states."""
         batch, context, horizon = len(windows), windows.context_hours, windows.horizon_hours
         latent_dim = int(self.bundle.experiment["model"]["latent_dim"])
@@ -228,9 +221,7 @@ class WorldModelForecaster:
             h, z, many.known[:, ahead], many.action[:, ahead], many.skip[:, ahead], noise[:, ahead]
         )
         output = rollout.output.astype(np.float64).reshape(batch, trajectories, *rollout.output.shape[1:])
-        quantiles = _quantiles(output)
-        if calibrated:
-            quantiles = apply_calibration(quantiles, self.bundle.calibration)
+        quantiles = apply_calibration(_quantiles(output), self.bundle.calibration)
         first = slice(None, None, trajectories)
         states = (
             np.concatenate([a[first, None], b[first]], axis=1) for a, b in ((h, rollout.h), (z, rollout.z))
@@ -269,29 +260,6 @@ def _quantiles(output: Float) -> Float:
         return np.asarray(output[:, 0], dtype=np.float64)
     spread = np.quantile(output[..., 0], QUANTILE_LEVELS, axis=1, method="hazen")
     return np.moveaxis(spread, 0, -1)
-
-
-def _widened(quantiles: Float, silence_hours: Sequence[float]) -> Float:
-    """Widen each silent signal around its median, `(B, T, 3, 7)`: no surer than so long after its last value.
-
-    A signal silent for k days (rounded up) gets at least the width that the model gives the same hour of day k
-    days later. A model that has widened by itself, because its input is masked, is left as it is.
-    """
-    widened = quantiles.copy()
-    last = quantiles.shape[1] - 1
-    for position, hours in enumerate(silence_hours):
-        shift = int(np.ceil(hours / HOURS_PER_DAY)) * HOURS_PER_DAY
-        if shift == 0:
-            continue
-        values = quantiles[:, :, position]
-        width = values[..., -1] - values[..., 0]
-        here = np.arange(last + 1)
-        # Near the end of the rollout: the latest lead of the same hour of day.
-        later = here + np.minimum(shift, (last - here) // HOURS_PER_DAY * HOURS_PER_DAY)
-        factor = np.clip(width[:, later] / np.maximum(width, np.finfo(np.float32).tiny), 1.0, WIDENING_MAX)
-        median = values[..., MEDIAN : MEDIAN + 1]
-        widened[:, :, position] = median + (values - median) * factor[..., None]
-    return widened
 
 
 def _without_absent(

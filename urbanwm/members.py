@@ -12,7 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from urbanwm.contracts.signals import QUANTILE_LEVELS
+
 Float = NDArray[np.float64]
+
+HOURS_PER_DAY = 24
+MEDIAN = QUANTILE_LEVELS.index(0.5)
+WIDENING_MAX = 3.0
+"""A silent signal's interval grows at most this much: a quiet night is not compared with a rare wild one."""
 
 RANK_CORRELATION = 0.9
 """Hour-to-hour correlation of the ranks where none was fitted: an anomaly is forgotten in about ten hours."""
@@ -80,3 +87,26 @@ def couple(grid: Float, seed: int, correlation: Sequence[float] | None = None) -
     )
     ranks = rank_template(samples, hours, keep, seed)
     return np.take_along_axis(grid, np.broadcast_to(ranks, grid.shape), axis=-3)
+
+
+def widen_silent(quantiles: Float, silence_hours: Sequence[float]) -> Float:
+    """Widen silent signals around their median, `(B, T, 3, 7)`: no surer than so much later.
+
+    A signal silent for k days (rounded up) gets at least the width that the model gives the same hour of day k
+    days later. A model that has widened by itself, because its input is masked, is left as it is.
+    """
+    widened = quantiles.copy()
+    last = quantiles.shape[1] - 1
+    for position, hours in enumerate(silence_hours):
+        shift = int(np.ceil(hours / HOURS_PER_DAY)) * HOURS_PER_DAY
+        if shift == 0:
+            continue
+        values = quantiles[:, :, position]
+        width = values[..., -1] - values[..., 0]
+        here = np.arange(last + 1)
+        # Near the end of the rollout: the latest lead of the same hour of day.
+        later = here + np.minimum(shift, (last - here) // HOURS_PER_DAY * HOURS_PER_DAY)
+        factor = np.clip(width[:, later] / np.maximum(width, np.finfo(np.float32).tiny), 1.0, WIDENING_MAX)
+        median = values[..., MEDIAN : MEDIAN + 1]
+        widened[:, :, position] = median + (values - median) * factor[..., None]
+    return widened

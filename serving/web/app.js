@@ -3,9 +3,9 @@
 import { scatterChart, seriesChart, short } from "./chart.js";
 
 const SIGNALS = [
-  { name: "pm25", prefix: "pm25", title: "Fine particles PM2.5", good: "less" },
-  { name: "energy_mwh", prefix: "energy", title: "Electricity", good: "less" },
-  { name: "traffic_index", prefix: "traffic", title: "Traffic, 1 = usual", good: "less" },
+  { name: "pm25", prefix: "pm25", title: "Fine particles PM2.5" },
+  { name: "energy_mwh", prefix: "energy", title: "Electricity" },
+  { name: "traffic_index", prefix: "traffic", title: "Traffic", unit: "1 = usual" },
 ];
 const LEVERS = { car_free_ratio: "cars kept off the road", renewable_mix: "renewable share", dynamic_pricing: "dynamic pricing",
   gdp_activity_index: "economic activity", commercial_load_factor: "commercial load" };
@@ -124,7 +124,7 @@ function showCharts(answer, zone) {
       baseline: point(row, signal),
       scenario: point(answer.simulated[index], signal),
     }));
-    const unit = units[signal.name];
+    const unit = signal.unit ?? units[signal.name];
     const onRead = (row) => {
       const words = (kind, one) => `${kind} ${short(one.mean)} (${short(one.low)} to ${short(one.high)})`;
       by("readout").textContent = `${localTime(row.time, zone)} · ${signal.title}: ${words("baseline", row.baseline)}, ${words("policy", row.scenario)} ${unit}`;
@@ -211,7 +211,7 @@ async function start() {
     return;
   }
   by("city").replaceChildren(...cities.map((city) => {
-    const option = node("option", `${city.title}${city.simulated ? " (simulated)" : ""}${city.data_as_of ? "" : " — no data yet"}`);
+    const option = node("option", `${city.title}${city.simulated && !/simulated/i.test(city.title) ? " (simulated)" : ""}${city.data_as_of ? "" : " — no data yet"}`);
     option.value = city.name;
     return option;
   }));

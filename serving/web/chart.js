@@ -79,9 +79,11 @@ export function seriesChart({ title, unit, rows, zone, onRead }) {
   const x = (index) => MARGIN.left + (index / Math.max(rows.length - 1, 1)) * (WIDTH - MARGIN.left - MARGIN.right);
   const y = (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low)) * (HEIGHT - MARGIN.top - MARGIN.bottom);
 
-  for (const value of ticks(low, high)) {
+  const marks = ticks(low, high);
+  const digits = Math.max(0, -Math.floor(Math.log10(marks.length > 1 ? marks[1] - marks[0] : 1)));
+  for (const value of marks) {
     element("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value) }, svg);
-    element("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, svg, short(value));
+    element("text", { x: MARGIN.left - 8, y: y(value) + 4, "text-anchor": "end" }, svg, value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
   }
   for (const { index, label } of timeTicks(rows.map((row) => row.time), zone)) {
     element("line", { class: "grid", x1: x(index), x2: x(index), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom + 5 }, svg);
@@ -92,7 +94,8 @@ export function seriesChart({ title, unit, rows, zone, onRead }) {
     const lower = rows.map((row, index) => `${x(index)},${y(row[kind].low)}`).reverse();
     element("polygon", { class: `${kind}-band`, points: [...upper, ...lower].join(" ") }, svg);
   }
-  for (const kind of ["baseline", "scenario"]) {
+  // The baseline is dashed and drawn last: where the policy changes nothing, both stay visible.
+  for (const kind of ["scenario", "baseline"]) {
     const points = rows.map((row, index) => `${x(index)},${y(row[kind].mean)}`).join(" ");
     element("polyline", { class: `line ${kind}`, points }, svg);
   }

@@ -40,7 +40,7 @@ def test_local_stamps_round_trip_over_any_stretch_of_hours(start: datetime, days
     hours = pd.date_range(start, periods=24 * days, freq="h", unit="us")
     values = np.arange(len(hours), dtype=float)
     local = hours.tz_convert(zone)
-    parsed = parse(write(local.strftime("%Y-%m-%d %H:%M:%S"), values), timezone=zone)
+    parsed = parse(write(local.tz_localize(None), values), timezone=zone)
     # A stretch that begins or ends inside the doubled hour holds one of its instances only.
     assert parsed.dropped["ambiguous_hour"] <= 2
     assert parsed.dropped["nonexistent_hour"] == 0
@@ -51,7 +51,7 @@ def test_local_stamps_round_trip_over_any_stretch_of_hours(start: datetime, days
 
 
 @settings(deadline=None, max_examples=30)
-@given(start=STARTS, hours=st.integers(1, 300), zone=ZONES, newest_first=st.booleans())
+@given(start=STARTS, hours=st.integers(1, 100), zone=ZONES, newest_first=st.booleans())
 def test_stamps_with_an_offset_round_trip_in_any_zone_and_order(
     start: datetime, hours: int, zone: str, newest_first: bool
 ) -> None:

@@ -36,8 +36,8 @@ class Altered:
         return replace(honest, **self.change(honest, self.calls))
 
 
-def failures(change) -> set[str]:
-    return {failure.split(":")[0] for failure in check_behaviour(Altered(change), CITY, HISTORY, END)}
+def caught(name, change) -> bool:
+    return bool(check_behaviour(Altered(change), CITY, HISTORY, END, checks=[name]))
 
 
 def test_the_suite_has_the_ten_checks():
@@ -61,21 +61,20 @@ def test_a_city_without_traffic_passes():
 def test_a_fallback_in_its_place_is_caught():
     bundle = ToyBundle.of(HISTORY, CITY)
     bundle.broken = True
-    found = check_behaviour(WorldModelForecaster(bundle), CITY, HISTORY, END)
-    assert any(failure.startswith("answers_itself") for failure in found)
+    assert check_behaviour(WorldModelForecaster(bundle), CITY, HISTORY, END, checks=["answers_itself"])
 
 
 def test_another_unit_is_caught():
-    assert "unit_preserving" in failures(lambda honest, _: {"members": honest.members * [1, 1000, 1]})
+    assert caught("unit_preserving", lambda honest, _: {"members": honest.members * [1, 1000, 1]})
 
 
 def test_a_value_out_of_range_is_caught():
-    assert "zero_dose" in failures(lambda honest, _: {"members": honest.members * [1, 1, 3]})
+    assert caught("zero_dose", lambda honest, _: {"members": honest.members * [1, 1, 3]})
 
 
 def test_a_different_answer_to_the_same_question_is_caught():
-    assert "order_of_scenarios" in failures(
-        lambda honest, calls: {"members": honest.members * (1 + 1e-6 * calls)}
+    assert caught(
+        "order_of_scenarios", lambda honest, calls: {"members": honest.members * (1 + 1e-6 * calls)}
     )
 
 
@@ -84,7 +83,7 @@ def test_members_that_shrink_with_their_number_are_caught():
         middle = honest.members.mean(axis=0)
         return {"members": middle + (honest.members - middle) * (20 / len(honest.members))}
 
-    assert "more_samples" in failures(shrink)
+    assert caught("more_samples", shrink)
 
 
 def test_a_forecast_that_runs_away_is_caught():
@@ -92,11 +91,11 @@ def test_a_forecast_that_runs_away_is_caught():
         growth = np.exp(np.arange(honest.members.shape[1]) / 40)
         return {"members": honest.members * growth[:, None] * [1, 1, 0] + honest.members * [0, 0, 1]}
 
-    assert "stable_for_a_week" in failures(grow)
+    assert caught("stable_for_a_week", grow)
 
 
 def test_a_silent_feed_that_is_not_named_is_caught():
-    assert "missing_signal_widens" in failures(lambda honest, _: {"reasons": []})
+    assert caught("missing_signal_widens", lambda honest, _: {"reasons": []})
 
 
 def test_a_silent_feed_that_makes_surer_is_caught():
@@ -106,7 +105,7 @@ def test_a_silent_feed_that_makes_surer_is_caught():
         middle = honest.members.mean(axis=0)
         return {"members": middle + 0.5 * (honest.members - middle)}
 
-    assert "missing_signal_widens" in failures(surer)
+    assert caught("missing_signal_widens", surer)
 
 
 def test_an_error_of_ours_is_not_swallowed():

@@ -16,7 +16,7 @@ from urbanwm.calibration import fit_calibration
 from urbanwm.contracts.scenario import Scenario
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import BadInput, DataUnavailable
-from urbanwm.forecaster import _widened
+from urbanwm.members import widen_silent
 from urbanwm.simulator import WorldModelForecaster, simulate, to_response
 
 CITY = toy_city()
@@ -307,7 +307,7 @@ def test_a_silent_signal_is_never_surer_than_so_long_after_its_last_value():
     normal = np.array([-1.6, -1.3, -0.7, 0.0, 0.7, 1.3, 1.6])
     quantiles = np.zeros((1, 72, 3, 7))
     quantiles[0, :, :2] = width[..., None] * normal
-    widened = _widened(quantiles, [30.0, 0.0, 0.0])
+    widened = widen_silent(quantiles, [30.0, 0.0, 0.0])
     growth = widened[0, :, 0, -1] / quantiles[0, :, 0, -1]
     assert growth[0] == pytest.approx(width[48, 0] / width[0, 0])
     assert (growth >= 1.0).all()

@@ -194,7 +194,9 @@ def forecast_rows(
     """
     _, horizon, signals = mean.shape
     start = pd.DatetimeIndex(origins).tz_convert("UTC").as_unit("us")
-    hours = (start.to_numpy()[:, None] + np.arange(horizon) * np.timedelta64(1, "h")).reshape(-1)
+    hours = (
+        start.tz_localize(None).to_numpy()[:, None] + np.arange(horizon) * np.timedelta64(1, "h")
+    ).reshape(-1)
     timestamp = pd.DatetimeIndex(hours, tz="UTC")
     observed = frame.reindex(index=timestamp, columns=list(TARGETS)).to_numpy(dtype=np.float64)
     rows = {

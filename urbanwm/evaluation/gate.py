@@ -1,28 +1,22 @@
 """The promotion gate: a challenger replaces the champion only with proof, judged on the same hours.
 
-The statistic is the ratio of mean CRPS, challenger over rival, per city and signal, and its geometric mean
-over them. Its interval comes from a paired circular block bootstrap over origin days, widened as Student's t
-widens a normal interval, because 60 days in blocks of 7 are only about nine independent pieces.
+Pure: tables of forecasts in, a verdict with its evidence out. The statistics are in `comparison`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from urbanwm.errors import BadInput
+from urbanwm.evaluation.comparison import Comparison, Interval, block_days, compare, day_scores
 from urbanwm.evaluation.forecasts import check_forecasts, read_forecasts, require_same_rows
-from urbanwm.evaluation.metrics import ALL, BLOCK_DAYS, BUCKETS, DRAWS, resampling_counts, row_scores
+from urbanwm.evaluation.metrics import DRAWS, row_scores
 
 __all__ = ["GateDecision", "GateLimits", "decide", "read_forecasts"]
-
-Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -71,24 +65,6 @@ class GateDecision:
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _DayScores:
-    """CRPS sums and row counts `(days, keys)` per lead bucket; a key is a city and a signal."""
-
-    keys: list[tuple[str, str]]
-    sums: dict[str, Float]
-    counts: dict[str, Float]
-
-    @property
-    def days(self) -> int:
-        return int(self.sums[ALL].shape[0])
-
-    def resampled(self, bucket: str, draws: Float) -> Float:
-        """Return mean scores `(draws, keys)`; NaN where a resample holds no row."""
-        number = draws @ self.counts[bucket]
-        return np.where(number > 0, draws @ self.sums[bucket], np.nan) / np.maximum(number, 1.0)
-
-
 def decide(
     challenger_df: pd.DataFrame,
     champion_df: pd.DataFrame | None,
@@ -128,14 +104,20 @@ def decide(
         require_same_rows(challenger, rival, ("challenger", name))
     scores = row_scores(challenger)
     rival_scores = {name: row_scores(rival) for name, rival in rivals.items()}
-    own = _day_scores(scores)
-    counts = resampling_counts(own.days, block_days=_block_days(own.days), draws=draws, seed=seed)
+    own = day_scores(scores)
     refusals = [f"behaviour check failed: {failure}" for failure in behaviour_failures]
     if own.days < limits.minimum_days:
         refusals.append(f"only {own.days} origin days; {limits.minimum_days} are needed to decide")
-    compared: dict[str, Any] = {}
+    compared: dict[str, Comparison] = {}
     for name, rival in rival_scores.items():
-        compared[name] = _compare(own, _day_scores(rival), counts, limits)
+        compared[name] = compare(
+            own,
+            day_scores(rival),
+            confidence=limits.confidence,
+            harm_confidence=limits.harm_confidence,
+            draws=draws,
+            seed=seed,
+        )
         refusals += _refusals(compared[name], name, limits)
     coverage = {name: _coverage(table) for name, table in {"challenger": scores, **rival_scores}.items()}
     nearest_rival = next(iter(rivals))
@@ -144,11 +126,11 @@ def decide(
         "origin_days": own.days,
         "first_origin": challenger["origin"].min().isoformat(),
         "last_origin": challenger["origin"].max().isoformat(),
-        "against": compared,
+        "against": {name: comparison.to_dict() for name, comparison in compared.items()},
         "coverage90": coverage,
         "behaviour_failures": list(behaviour_failures),
         "limits": vars(limits),
-        "bootstrap": {"draws": draws, "block_days": _block_days(own.days), "seed": seed},
+        "bootstrap": {"draws": draws, "block_days": block_days(own.days), "seed": seed},
     }
     reasons = refusals or [_gain(compared[name], name, limits) for name in rivals]
     return GateDecision(promote=not refusals, reasons=reasons, evidence=evidence)
@@ -163,123 +145,34 @@ def _limits(margin: float, confidence: float) -> GateLimits:
     return GateLimits(margin=margin, confidence=confidence)
 
 
-def _block_days(days: int) -> int:
-    """Return the block length: a week, or less where a week would leave too few blocks to vary."""
-    return max(1, min(BLOCK_DAYS, days // 4))
-
-
-def _day_scores(scores: pd.DataFrame) -> _DayScores:
-    """Add the CRPS up per origin day, city and signal."""
-    # Cities east and west of UTC begin their day at other UTC hours: the date of the day's middle is common.
-    middle = pd.Timedelta(hours=12)
-    table = scores.assign(day=(scores["origin"] + middle).dt.floor("D"), rows=1.0)
-    keys = sorted(set(zip(table["city"], table["signal"], strict=True)))
-    days = pd.Index(sorted(table["day"].unique()), name="day")
-    sums: dict[str, Float] = {}
-    counts: dict[str, Float] = {}
-    for bucket, (first, last) in {ALL: (1, int(table["lead_hours"].max())), **BUCKETS}.items():
-        rows = table[table["lead_hours"].between(first, last)]
-        if rows.empty:
-            continue
-        wide = rows.pivot_table(
-            index="day", columns=["city", "signal"], values=["crps", "rows"], aggfunc="sum"
-        )
-        for target, value in ((sums, "crps"), (counts, "rows")):
-            columns = wide.get(value, pd.DataFrame(index=days))
-            target[bucket] = columns.reindex(index=days, columns=keys).fillna(0.0).to_numpy(dtype=np.float64)
-    return _DayScores(keys, sums, counts)
-
-
-def _compare(own: _DayScores, rival: _DayScores, draws: Float, limits: GateLimits) -> dict[str, Any]:
-    """Return the CRPS ratios: overall, per signal, and per signal and bucket."""
-    widening = _student_widening(own.days / _block_days(own.days), limits.confidence)
-    everything = np.ones((1, own.days))
-
-    def log_ratios(bucket: str, counts: Float) -> Float:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(own.resampled(bucket, counts) / rival.resampled(bucket, counts))
-
-    point, resampled = log_ratios(ALL, everything)[0], log_ratios(ALL, draws)
-    usable = np.isfinite(point)
-    if not usable.any():
-        raise BadInput("no signal has a score above 0 to compare", field="observed", allowed="varying values")
-    names = ["/".join(key) for key in own.keys]
-    result: dict[str, Any] = {
-        "overall": _interval(
-            float(point[usable].mean()), resampled[:, usable].mean(axis=1), widening, limits
-        ),
-        "signals": {},
-        "buckets": {},
-    }
-    for i, name in enumerate(names):
-        if usable[i]:
-            result["signals"][name] = _interval(float(point[i]), resampled[:, i], widening, limits)
-    for bucket in own.sums:
-        if bucket == ALL:
-            continue
-        point, resampled = log_ratios(bucket, everything)[0], log_ratios(bucket, draws)
-        result["buckets"][bucket] = {
-            name: _interval(float(point[i]), resampled[:, i], widening, limits)
-            for i, name in enumerate(names)
-            if np.isfinite(point[i])
-        }
-    return result
-
-
-def _student_widening(pieces: float, confidence: float) -> float:
-    """Return Student's over the normal quantile of a two-sided interval from `pieces` independent pieces.
-
-    First two terms of the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5).
-    """
-    z = NormalDist().inv_cdf((1.0 + confidence) / 2.0)
-    freedom = max(pieces - 1.0, 1.0)
-    return 1.0 + (z**2 + 1.0) / (4.0 * freedom) + (5.0 * z**4 + 16.0 * z**2 + 3.0) / (96.0 * freedom**2)
-
-
-def _interval(point: float, resampled: Float, widening: float, limits: GateLimits) -> dict[str, float]:
-    """Return the ratio, its two-sided interval at `confidence`, and the lower bound that shows a harm."""
-    finite = resampled[np.isfinite(resampled)]
-    tail = (1.0 - limits.confidence) / 2.0
-    probabilities = [tail, 1.0 - tail, 1.0 - limits.harm_confidence]
-    low, high, harm = point + widening * (np.quantile(finite, probabilities) - point)
-    return {
-        "ratio": float(np.exp(point)),
-        "low": float(np.exp(low)),
-        "high": float(np.exp(high)),
-        "harm_low": float(np.exp(harm)),
-    }
-
-
-def _refusals(compared: dict[str, Any], rival: str, limits: GateLimits) -> list[str]:
+def _refusals(compared: Comparison, rival: str, limits: GateLimits) -> list[str]:
     """Say why a comparison with one rival forbids promotion; empty = it does not."""
-    overall = compared["overall"]
+    overall = compared.overall
     reasons = []
-    if overall["high"] >= 1.0:
+    if overall.high >= 1.0:
         reasons.append(
-            f"not proven better than the {rival}: CRPS ratio {overall['ratio']:.3f}, upper bound "
-            f"{overall['high']:.3f} at {limits.confidence:.0%} confidence"
+            f"not proven better than the {rival}: CRPS ratio {overall.ratio:.3f}, upper bound "
+            f"{overall.high:.3f} at {limits.confidence:.0%} confidence"
         )
-    elif rival == "champion" and overall["ratio"] > 1.0 - limits.minimum_gain:
+    elif rival == "champion" and overall.ratio > 1.0 - limits.minimum_gain:
         reasons.append(
-            f"better than the {rival} by only {1.0 - overall['ratio']:.2%}; a change of model needs "
+            f"better than the {rival} by only {1.0 - overall.ratio:.2%}; a change of model needs "
             f"{limits.minimum_gain:.2%}"
         )
-    reasons += _harms(compared["signals"].items(), rival, limits.margin, "")
+    reasons += _harms(compared.signals.items(), rival, limits.margin, "")
     if rival == "champion":
-        for bucket, signals in compared["buckets"].items():
+        for bucket, signals in compared.buckets.items():
             reasons += _harms(signals.items(), rival, limits.bucket_margin, f" at {bucket} h")
     return reasons
 
 
-def _harms(
-    signals: Iterable[tuple[str, dict[str, float]]], rival: str, margin: float, where: str
-) -> list[str]:
+def _harms(signals: Iterable[tuple[str, Interval]], rival: str, margin: float, where: str) -> list[str]:
     """Name the signals whose loss against the rival is beyond the margin and not noise."""
     return [
-        f"worse than the {rival} on {name}{where}: CRPS ratio {interval['ratio']:.3f}, "
+        f"worse than the {rival} on {name}{where}: CRPS ratio {interval.ratio:.3f}, "
         f"allowed {1.0 + margin:.2f}"
         for name, interval in signals
-        if interval["ratio"] > 1.0 + margin and interval["harm_low"] > 1.0
+        if interval.ratio > 1.0 + margin and interval.harm_low > 1.0
     ]
 
 
@@ -303,10 +196,10 @@ def _miscalibrated(
     ]
 
 
-def _gain(compared: dict[str, Any], rival: str, limits: GateLimits) -> str:
+def _gain(compared: Comparison, rival: str, limits: GateLimits) -> str:
     """Say what was proven against one rival."""
-    overall = compared["overall"]
+    overall = compared.overall
     return (
-        f"better than the {rival}: CRPS ratio {overall['ratio']:.3f}, upper bound {overall['high']:.3f} "
+        f"better than the {rival}: CRPS ratio {overall.ratio:.3f}, upper bound {overall.high:.3f} "
         f"at {limits.confidence:.0%} confidence"
     )

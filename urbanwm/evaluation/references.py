@@ -1,8 +1,8 @@
 """Reference forecasts: the seasonal rules that a model has to beat before its skill means anything.
 
-Each takes the record and the origins and returns a table of forecasts. Spread comes from the rule's own errors at
-the same lead from the daily origins before the first judged one (climatology: from the training values of the
-same hour), so nothing at or after that origin shapes it, and the point forecast uses only hours before its origin.
+Each takes the record and the origins and returns a table of forecasts. Spread comes from the rule's own
+errors at the same lead, from the daily origins before the first judged one (climatology: from the values of
+the same hour), so nothing at or after that origin shapes it; the point forecast uses hours before its origin.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def last_week(
 def similar_days(
     city: City, frame: pd.DataFrame, origins: Sequence[datetime], horizon_hours: int
 ) -> pd.DataFrame:
-    """Forecast the mean of the last eight days of the same weekday (holidays as Sundays) at the local hour."""
+    """Forecast the mean of this local hour on the last eight such weekdays (holidays as Sundays)."""
 
     def rule(values: Float, days: LocalDays, hours: Positions, starts: Positions) -> Float:
         day_type = _day_type(days)
@@ -136,7 +136,7 @@ class _Record:
         return starts[:, None] + self._leads
 
     def training_starts(self, horizon_hours: int) -> Positions:
-        """Return origins a day apart whose horizons end before the first judged origin, after two weeks of past."""
+        """Return daily origins whose horizons end before the first judged origin, after two weeks of past."""
         first = int(self.starts[0])
         latest, earliest = first - horizon_hours, 2 * HOURS_PER_WEEK
         return np.arange(latest, earliest - 1, -HOURS_PER_DAY, dtype=np.int64)[::-1]
@@ -167,7 +167,7 @@ def _forecast(
 
 
 def _nan_quantiles(errors: Float) -> Float:
-    """Return quantiles `(7, horizon, signal)` over the first axis, ignoring NaN; NaN where there is nothing."""
+    """Return quantiles `(7, horizon, signal)` over the first axis, ignoring NaN; NaN where all is."""
     result = np.full((len(QUANTILE_LEVELS), *errors.shape[1:]), np.nan)
     known = ~np.isnan(errors).all(axis=0)
     result[:, known] = np.nanquantile(errors[:, known], QUANTILE_LEVELS, axis=0)

@@ -22,9 +22,10 @@ def trailing_mean(values: NDArray[np.float32], spans: Sequence[int]) -> NDArray[
     zero = np.zeros((1, values.shape[1]))
     total = np.concatenate([zero, np.cumsum(np.where(present, values, 0.0), axis=0, dtype=np.float64)])
     number = np.concatenate([zero, np.cumsum(present, axis=0, dtype=np.float64)])
-    end = np.arange(len(values))
     means = np.empty((*values.shape, len(spans)), dtype=np.float32)
     for column, span in enumerate(spans):
-        start = np.maximum(end - span, 0)
-        means[..., column] = (total[end] - total[start]) / np.maximum(number[end] - number[start], 1.0)
+        sums, counts = total[:-1].copy(), number[:-1].copy()
+        sums[span:] -= total[: -1 - span]
+        counts[span:] -= number[: -1 - span]
+        means[..., column] = sums / np.maximum(counts, 1.0)
     return means

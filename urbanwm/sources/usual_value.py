@@ -38,11 +38,13 @@ def usual_values(
     Returns:
         `(hours,)` usual volume (NaN where the hour of the week was never seen) and the mark of the warm-up.
     """
+    if len(hours) == 0:
+        return np.empty(0), np.zeros(0, dtype=bool)
     # The zone goes in by name: with a ZoneInfo object pandas 2 takes 50 times as long.
     wall = hours.tz_convert(timezone).tz_localize(None).to_numpy().astype("datetime64[h]")
     since_monday = wall.astype(np.int64) + THURSDAY * 24
     week, slot = since_monday // HOURS_PER_WEEK, since_monday % HOURS_PER_WEEK
-    week -= week.min(initial=week[0] if week.size else 0)
+    week -= week.min()
     weekly, present = _weekly_means(week, slot, volume)
     if reference_until is not None:
         before = wall < np.datetime64(reference_until, "h")
