@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from datetime import datetime
-
-import numpy as np
+from datetime import datetime, timedelta
 
 from serving.champion import Champion, Standing
 from serving.history import Snapshot
@@ -46,8 +45,8 @@ def choose(snapshot: Snapshot, standing: Standing, start: datetime, *, has_state
 
     A state that the caller sends (`has_state`) counts as an observation of the last hour.
     """
-    youngest = min(ages_hours(snapshot.frame, start).values())
-    recent = youngest <= MAX_DATA_AGE_HOURS or (has_state and np.isfinite(youngest))
+    youngest = _youngest_hours(snapshot, start)
+    recent = youngest <= MAX_DATA_AGE_HOURS or (has_state and math.isfinite(youngest))
     trouble = (snapshot.trouble,) if snapshot.trouble else ()
     if not recent:
         sentence = "no observation is recent enough for the world model"
@@ -58,6 +57,15 @@ def choose(snapshot: Snapshot, standing: Standing, start: datetime, *, has_state
     if not standing.confirmed or trouble:
         return Footing(STALE_FEED, standing.champion, reasons)
     return Footing(FRESH, standing.champion, reasons)
+
+
+def _youngest_hours(snapshot: Snapshot, start: datetime) -> float:
+    """Return the age (h) at `start` of the newest target value before it; infinity where there is none."""
+    if snapshot.data_end is None:
+        return math.inf
+    if start >= snapshot.data_end:
+        return (start - snapshot.data_end) / timedelta(hours=1)
+    return min(ages_hours(snapshot.frame, start).values())
 
 
 def settle(footing: Footing, forecast: Forecast, *, lacked_data: bool) -> Footing:

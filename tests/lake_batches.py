@@ -53,6 +53,11 @@ def long_batch(frame: pd.DataFrame, city: str, signals: list[str], source: str) 
     stamps = rows["timestamp"].astype(UTC_MICROSECONDS)
     known = (stamps + pd.Timedelta(hours=1)).astype(UTC_MICROSECONDS)
     rows = rows.assign(
-        city=city, timestamp=stamps, value=rows["value"].astype(float), source=source, available_at=known, flags=""
+        city=city,
+        timestamp=stamps,
+        value=rows["value"].astype(float),
+        source=source,
+        available_at=known,
+        flags="",
     )
     return rows.loc[:, list(BATCH_COLUMNS)].reset_index(drop=True)

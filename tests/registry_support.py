@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from urbanwm.errors import BundleInvalid
 from urbanwm.registry import ModelVersion, Registry, directory_digest
-from urbanwm.settings import Settings, apply_environment, load_settings
+from urbanwm.settings import Settings, load_settings
+
+# MLflow reads these when it is imported; `apply_environment` would also point this whole session at one home.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 NOW = datetime(2026, 1, 31, 3, tzinfo=UTC)
 
@@ -19,9 +24,7 @@ def make_settings(home: Path) -> Settings:
 
 def make_template(home: Path) -> Path:
     """Create an empty, migrated database once per session (4 s); copies cost nothing."""
-    settings = make_settings(home)
-    apply_environment(settings)
-    assert Registry(settings).list_versions() == []
+    assert Registry(make_settings(home)).list_versions() == []
     return home / "mlflow" / "mlflow.db"
 
 

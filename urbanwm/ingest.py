@@ -17,7 +17,14 @@ from urbanwm.availability import news, settle
 from urbanwm.cities import City
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.signals import TARGETS, nearest_name
-from urbanwm.contracts.tables import BATCH_COLUMNS, PARSED, empty_rows, validate
+from urbanwm.contracts.tables import (
+    BATCH_COLUMNS,
+    PARSED,
+    PARSED_COLUMNS,
+    UTC_MICROSECONDS,
+    empty_rows,
+    validate,
+)
 from urbanwm.errors import BadInput, DataUnavailable, NoData, UrbanWMError
 from urbanwm.ingest_plan import WHOLE_RECORD_SOURCES, Entry, entries_of, pieces
 from urbanwm.ingest_report import IngestReport
@@ -36,6 +43,8 @@ Progress = Callable[[str, int, int], None]
 ROWS_PER_FLUSH = 250_000
 """Observations held back so that a night is one commit; a backfill is written whenever so many are ready."""
 ROWS_BEFORE_REDUCTION = 1_000_000
+"""Rows of one source that a rebuild holds before it reduces them to the source's present word."""
+ANSWER_COLUMNS = ("fetched_at", "wanted_from", "wanted_until")
 SHARED_ANSWERS = frozenset({"waqi", "synthetic"})
 """One answer of these holds every signal: it is fetched once for all entries that ask the same."""
 
@@ -167,7 +176,8 @@ class _Run:
                 raise
             self.report.failed(entry.label, entry.signal, error)
             going_on = False
-        self._accept(entry, told, self._stored(entry, told))
+        rows = self._checked(entry, told)
+        self._accept(entry, rows, self._stored(entry, rows))
         return going_on
 
     def _answers(self, entry: Entry, window: Window) -> Iterable[RawPayload]:
@@ -200,55 +210,70 @@ class _Run:
                     raise
                 self.report.failed(entry.label, entry.signal, error)
             if sum(map(len, told[entry])) > ROWS_BEFORE_REDUCTION:
-                told[entry] = _reduced(told[entry])
-        for done, (entry, frames) in enumerate(told.items(), 1):
-            self._accept(entry, frames, _nothing())
+                told[entry] = [self._reduced(entry, told[entry])]
+        for done, entry in enumerate(entries, 1):
+            self._accept(entry, self._checked(entry, told[entry]), _nothing())
             self._flush(force=False)
             if progress is not None:
                 progress(f"{entry.signal} from {entry.label}", done, len(told))
         self._flush(force=True)
 
     def _read(self, raw: RawPayload, entry: Entry, bounds: Bounds) -> pd.DataFrame:
-        """Parse an answer and apply the rules of single values; rows outside `bounds` were not asked for."""
+        """Parse an answer; each row remembers when it came and which hours were wanted."""
         place = self.city.location
         context = ParseContext(
             entry.config, entry.signal, self.city.timezone, place.latitude, place.longitude
         )
         parsed = source_module(entry.config.source).parse(raw, context)
-        rows = validate(parsed.rows, PARSED)
-        start, end = bounds
-        if start is not None:
-            rows = rows[rows["timestamp"] >= start]
-        if end is not None:
-            rows = rows[rows["timestamp"] < end]
-        checked = check_points(rows, timezone=self.city.timezone, now=raw.fetched_at)
-        self.report.count("dropped", entry.label, parsed.dropped + checked.dropped)
-        self.report.count("flagged", entry.label, checked.flagged)
-        return checked.rows.assign(fetched_at=pd.Timestamp(raw.fetched_at).as_unit("us"))
+        self.report.count("dropped", entry.label, parsed.dropped)
+        moments = dict(zip(ANSWER_COLUMNS, (raw.fetched_at, *bounds), strict=True))
+        index = parsed.rows.index
+        return parsed.rows.assign(
+            **{name: pd.Series(moment, index, UTC_MICROSECONDS) for name, moment in moments.items()}
+        )
 
-    def _stored(self, entry: Entry, told: list[pd.DataFrame]) -> pd.DataFrame:
-        """Return what the lake holds of this source around the rows, with the context of the rules."""
+    def _checked(self, entry: Entry, told: list[pd.DataFrame]) -> pd.DataFrame:
+        """Put answers together, keep the hours that were wanted, apply the rules of single values."""
         frames = [rows for rows in told if len(rows)]
         if not frames:
             return _nothing()
-        first = min(rows["timestamp"].min() for rows in frames) - pd.Timedelta(days=CONTEXT_DAYS)
-        last = max(rows["timestamp"].max() for rows in frames) + pd.Timedelta(hours=1)
-        names = sorted({name for rows in frames for name in rows["signal"].unique()})
+        rows = pd.concat(frames, ignore_index=True)
+        validate(rows.loc[:, list(PARSED_COLUMNS)], PARSED)
+        rows = rows[~(rows["timestamp"] < rows["wanted_from"]) & ~(rows["timestamp"] >= rows["wanted_until"])]
+        checked = check_points(rows, timezone=self.city.timezone, now=rows["fetched_at"])
+        self.report.count("dropped", entry.label, checked.dropped)
+        self.report.count("flagged", entry.label, checked.flagged)
+        return checked.rows
+
+    def _reduced(self, entry: Entry, told: list[pd.DataFrame]) -> pd.DataFrame:
+        """Reduce what a source said so far to its present word, so that a long archive fits in memory."""
+        present = settle(self._checked(entry, told), _nothing())
+        always = pd.Series(pd.NaT, present.index, UTC_MICROSECONDS)
+        return present.assign(fetched_at=present["available_at"], wanted_from=always, wanted_until=always)
+
+    def _stored(self, entry: Entry, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return what the lake holds of this source around the rows, with the context of the rules."""
+        if rows.empty:
+            return _nothing()
+        first = rows["timestamp"].min() - pd.Timedelta(days=CONTEXT_DAYS)
+        last = rows["timestamp"].max() + pd.Timedelta(hours=1)
         try:
             stored = self.lake.read_provenance(
-                self.city.name, start=first.to_pydatetime(), end=last.to_pydatetime(), signals=names
+                self.city.name,
+                start=first.to_pydatetime(),
+                end=last.to_pydatetime(),
+                signals=sorted(rows["signal"].unique()),
             )
         except DataUnavailable:
             return _nothing()
         return stored[stored["source"] == entry.label]
 
-    def _accept(self, entry: Entry, told: list[pd.DataFrame], stored: pd.DataFrame) -> None:
-        """Apply the rules of a series and keep what is new."""
-        told = [rows for rows in told if len(rows)]
-        if not told:
+    def _accept(self, entry: Entry, rows: pd.DataFrame, stored: pd.DataFrame) -> None:
+        """Apply the rules of a series to the present word of a source and keep what is new."""
+        if rows.empty:
             return
-        rows = settle(pd.concat(told, ignore_index=True), stored)
-        checked = check_series(rows, timezone=self.city.timezone, history=stored)
+        settled = settle(rows, stored)
+        checked = check_series(settled, timezone=self.city.timezone, history=stored)
         self.report.count("dropped", entry.label, checked.dropped)
         self.report.count("flagged", entry.label, checked.flagged)
         self.report.rows_by_signal.update(checked.rows["signal"].value_counts().to_dict())
@@ -276,9 +301,3 @@ def _narrower(one: Bounds, other: Bounds) -> Bounds:
     starts = [moment for moment in (one[0], other[0]) if moment is not None]
     ends = [moment for moment in (one[1], other[1]) if moment is not None]
     return max(starts, default=None), min(ends, default=None)
-
-
-def _reduced(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Reduce what a source said so far to its present word; a long archive then fits in memory."""
-    present = settle(pd.concat(frames, ignore_index=True), _nothing())
-    return [present.assign(fetched_at=present["available_at"])]

@@ -92,8 +92,8 @@ def couple(grid: Float, seed: int, correlation: Sequence[float] | None = None) -
 def widen_silent(quantiles: Float, silence_hours: Sequence[float]) -> Float:
     """Widen silent signals around their median, `(B, T, 3, 7)`: no surer than so much later.
 
-    A signal silent for k days (rounded up) gets at least the width that the model gives the same hour of day k
-    days later. A model that has widened by itself, because its input is masked, is left as it is.
+    A signal silent for k days (rounded up) gets at least the width that the model gives the same hour of day
+    k days later. A model that has widened by itself, because its input is masked, is left as it is.
     """
     widened = quantiles.copy()
     last = quantiles.shape[1] - 1

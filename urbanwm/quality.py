@@ -131,14 +131,26 @@ def check(
     return Checked(series.rows, points.dropped + series.dropped, points.flagged + series.flagged)
 
 
-def check_points(batch: pd.DataFrame, *, timezone: str = "UTC", now: datetime | None = None) -> Checked:
-    """Apply the rules that look at one value at a time; arguments as `check`."""
+def check_points(
+    batch: pd.DataFrame, *, timezone: str = "UTC", now: datetime | pd.Series | None = None
+) -> Checked:
+    """Apply the rules that look at one value at a time; arguments as `check`.
+
+    With `now` a series, one time per row, the rows of many answers are checked at once: rows that were
+    received at different times do not count as repetitions of each other.
+    """
     if not isinstance(batch["timestamp"].dtype, pd.DatetimeTZDtype):
         raise InternalContractBroken("naive_time: timestamps carry no zone", field="timestamp")
     checked = Checked(batch.reset_index(drop=True))
-    checked.drop("duplicate", checked.rows.duplicated(["timestamp", "signal"], keep="last").to_numpy())
-    if now is not None:
-        checked.drop("future", (checked.rows["timestamp"] > pd.Timestamp(now)).to_numpy())
+    received = pd.Series(pd.NaT if now is None else now, index=batch.index).reset_index(drop=True)
+    repeated = (
+        checked.rows[["timestamp", "signal"]].assign(received=received).duplicated(keep="last").to_numpy()
+    )
+    future = (
+        np.zeros(len(batch), dtype=bool) if now is None else (checked.rows["timestamp"] > received).to_numpy()
+    )
+    checked.drop("duplicate", repeated)
+    checked.drop("future", future[~repeated])
     rules: tuple[tuple[str, Callable[[pd.DataFrame], Mask]], ...] = (
         ("sentinel", _is_sentinel),
         ("negative", lambda rows: _is_pollutant(rows) & (rows["value"].to_numpy() < NOISE_FLOOR)),

@@ -98,11 +98,7 @@ def test_an_hour_in_which_a_large_type_is_missing_has_no_share():
 
 def test_generation_is_not_consumption():
     with pytest.raises(NoData):
-        parse(
-            NAME,
-            generation().replace(b"outBiddingZone_Domain", b"inBiddingZone_Domain"),
-            signal="energy_mwh",
-        )
+        parse(NAME, generation(), signal="energy_mwh")
 
 
 def test_values_that_are_no_load_are_counted():
@@ -179,8 +175,7 @@ def test_an_acknowledgement_is_named_by_its_text(text, status, error, retryable)
         (b"<GL_MarketDocument><type>A65</type></GL_MarketDocument>", 200, NoData, True),
         (b"<GL_MarketDocument><type>A68</type></GL_MarketDocument>", 200, MalformedPayload, False),
         (
-            b"<GL_MarketDocument><type>A65</type><process.processType>A01</process.processType>"
-            b"</GL_MarketDocument>",
+            b"<GL_MarketDocument><process.processType>A01</process.processType></GL_MarketDocument>",
             200,
             MalformedPayload,
             False,

@@ -18,6 +18,8 @@ from urbanwm.client import Client, ServiceError
 
 pytestmark = pytest.mark.slow
 KEY = "a-key-for-tests"
+SWAP_SECONDS = 20.0
+"""One poll period of 1 s and the time to load, on a loaded machine."""
 BODY = {
     "city": "demo",
     "horizon_hours": 24,
@@ -144,12 +146,27 @@ def test_every_line_of_ours_in_the_log_is_json_without_input(service: RunningSer
     assert "Traceback" not in service.log.read_text()
 
 
-def test_a_new_champion_in_the_cache_of_a_running_service_is_not_needed_for_it_to_answer_on(
-    service: RunningService,
-) -> None:
-    before = service.post("/api/simulate", BODY).json()["meta"]["model_version"]
-    time.sleep(1.5)
-    assert service.post("/api/simulate", BODY).json()["meta"]["model_version"] == before
+def test_a_promotion_under_load_costs_no_request_and_mixes_no_versions(service: RunningService) -> None:
+    seen: list[tuple[int, str, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            response = service.post("/api/simulate", {**BODY, "policy": {}})
+            meta = response.json()["meta"]
+            seen.append((response.status_code, meta["model_version"], meta["run_id"]))
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    add_champion(service.log.parent, "2")
+    promoted = time.monotonic()
+    while seen[-1][1] != "2" and time.monotonic() - promoted < SWAP_SECONDS:
+        time.sleep(0.1)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert set(seen) == {(200, "1", "run-1"), (200, "2", "run-2")}
 
 
 def test_sigterm_under_load_loses_no_answer_and_leaves_no_process(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def write(stamps: pd.Index, values: np.ndarray) -> str:
     return pd.DataFrame({"timestamp": stamps, "pm25": values}).to_csv(index=False)
 
 
-@settings(deadline=None, max_examples=30)
-@given(start=STARTS, days=st.integers(1, 400), zone=ZONES.filter(lambda name: name != "Australia/Lord_Howe"))
+@settings(deadline=None, max_examples=20)
+@given(start=STARTS, days=st.integers(1, 250), zone=ZONES.filter(lambda name: name != "Australia/Lord_Howe"))
 def test_local_stamps_round_trip_over_any_stretch_of_hours(start: datetime, days: int, zone: str) -> None:
     hours = pd.date_range(start, periods=24 * days, freq="h", unit="us")
     values = np.arange(len(hours), dtype=float)
@@ -50,7 +50,7 @@ def test_local_stamps_round_trip_over_any_stretch_of_hours(start: datetime, days
     assert (found == expected.reindex(found.index)).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(start=STARTS, hours=st.integers(1, 100), zone=ZONES, newest_first=st.booleans())
 def test_stamps_with_an_offset_round_trip_in_any_zone_and_order(
     start: datetime, hours: int, zone: str, newest_first: bool
@@ -65,7 +65,7 @@ def test_stamps_with_an_offset_round_trip_in_any_zone_and_order(
     assert (pd.DatetimeIndex(parsed.rows["timestamp"]) == index).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(
     cells=st.lists(
         st.one_of(st.floats(), st.text(alphabet="0123456789.,-+eEinfaN ", max_size=6)),
@@ -80,7 +80,7 @@ def test_every_cell_becomes_a_row_or_a_count(cells: list[object]) -> None:
     assert len(parsed.rows) + parsed.dropped.total() == len(cells)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(text=st.text(max_size=200), body=st.binary(max_size=100))
 def test_no_content_escapes_as_an_unnamed_error(text: str, body: bytes) -> None:
     from urbanwm.errors import SourceError
@@ -94,7 +94,7 @@ def test_no_content_escapes_as_an_unnamed_error(text: str, body: bytes) -> None:
         validate(parsed.rows, PARSED)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000), cut_week=st.integers(WARM_UP_WEEKS + 1, 29), keep=st.floats(0.3, 1.0))
 def test_a_usual_value_after_the_warm_up_never_depends_on_its_own_week_or_later(
     seed: int, cut_week: int, keep: float
@@ -113,7 +113,7 @@ def test_a_usual_value_after_the_warm_up_never_depends_on_its_own_week_or_later(
     assert (usual > 0).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000), factor=st.floats(0.01, 1000))
 def test_the_index_does_not_depend_on_the_unit_of_the_volume(seed: int, factor: float) -> None:
     hours = pd.date_range("2024-01-01", periods=12 * HOURS_PER_WEEK, freq="h", tz="UTC", unit="us")

@@ -63,7 +63,9 @@ def entry(station: str = "1") -> SourceConfig:
     return Config(source="fake", station=station)
 
 
-def hourly(first: datetime, count: int, value: Callable[[int], float] = lambda i: 10 + i % 7 + 0.5) -> Callable:
+def hourly(
+    first: datetime, count: int, value: Callable[[int], float] = lambda i: 10 + i % 7 + 0.5
+) -> Callable:
     return lambda ctx: {first + timedelta(hours=i): value(i) for i in range(count)}
 
 
@@ -266,7 +268,9 @@ def test_a_city_with_data_survives_a_night_without_any_answer(source, settings):
 
 def test_our_own_defect_is_not_absorbed(source, settings, monkeypatch):
     source.values["1"] = hourly(START, 3)
-    monkeypatch.setattr(source, "parse", lambda raw, ctx: (_ for _ in ()).throw(InternalContractBroken("ours")))
+    monkeypatch.setattr(
+        source, "parse", lambda raw, ctx: (_ for _ in ()).throw(InternalContractBroken("ours"))
+    )
     with pytest.raises(InternalContractBroken):
         ingest_city(city({"pm25": [entry()]}), settings, clock=Clock())
 
@@ -284,7 +288,9 @@ def test_bad_questions_are_refused_before_anything_is_asked(source, settings):
 
 def test_only_the_wanted_signals_are_asked_for(source, settings):
     source.values["1"] = hourly(START, 3)
-    ingest_city(city({"pm25": [entry()], "no2": [entry()]}), settings, signals=["no2"], start=START, clock=Clock())
+    ingest_city(
+        city({"pm25": [entry()], "no2": [entry()]}), settings, signals=["no2"], start=START, clock=Clock()
+    )
     assert {signal for signal, _, _ in source.asked} == {"no2"}
 
 
@@ -300,10 +306,10 @@ def rebuilt(place: City, settings: Settings, tmp_path, clock: Clock) -> tuple[La
 
 
 def test_the_raw_archive_rebuilds_the_same_lake_without_the_network(source, settings, tmp_path, lake):
-    first = NOW.replace(minute=0) - timedelta(hours=30)
+    first = NOW.replace(minute=0) - timedelta(hours=18)
     place, clock = city({"pm25": [entry("good"), entry("poor")], "no2": [entry("good")]}), Clock(first)
     generator = np.random.default_rng(3)
-    for hour in range(0, 30, 3):
+    for hour in range(0, 18, 3):
         clock.now = first + timedelta(hours=hour + 1, minutes=7)
         for station in ("good", "poor"):
             # Corrections, reversals, holes and frozen hours, drawn anew for every fetch.
@@ -320,6 +326,17 @@ def test_the_raw_archive_rebuilds_the_same_lake_without_the_network(source, sett
     pd.testing.assert_frame_equal(ours[unflagged], theirs[unflagged])
     again = ingest_city(place, settings, from_raw=True, clock=clock)
     assert (again.inserted, again.version) == (0, lake.version())
+
+
+def test_a_long_archive_is_reduced_on_the_way(source, settings, tmp_path, lake, monkeypatch):
+    place, clock = city({"pm25": [entry()]}), Clock(START + timedelta(hours=12))
+    for run in range(4):
+        source.values["1"] = hourly(START, 10, lambda i, run=run: 5.5 + (i + run) // 3)
+        ingest_city(place, settings, start=START, clock=clock)
+        clock.now += timedelta(hours=1)
+    monkeypatch.setattr(urbanwm.ingest, "ROWS_BEFORE_REDUCTION", 15)
+    second, _ = rebuilt(place, settings, tmp_path, clock)
+    assert same_content(lake, second, "x")
 
 
 def test_files_and_the_simulated_city_are_rebuilt_from_raw(settings, tmp_path, lake):

@@ -219,11 +219,13 @@ def test_compaction_changes_no_value_and_then_has_nothing_to_do(lake):
 
 def test_fragmentation_is_overlap_size_or_crumbs():
     day = pd.Timedelta(days=1)
+
     def files(count: int, size: int, stride: int) -> pd.DataFrame:
         first = [pd.Timestamp(START) + index * stride * day for index in range(count)]
         return pd.DataFrame(
             {"year": 2025, "bytes": size, "first": first, "last": [start + 2 * day for start in first]}
         )
+
     assert fragmented_years(files(3, TARGET_FILE_BYTES, stride=2)) == []
     assert fragmented_years(files(3, TARGET_FILE_BYTES, stride=1)) == [2025]
     assert fragmented_years(files(1, 5 * TARGET_FILE_BYTES, stride=2)) == [2025]

@@ -83,6 +83,7 @@ def parse(
         latitude=latitude,
         longitude=longitude,
         options=dict(_pair(item) for item in option or []),
+        file_name=str(file),
     )
     lines = [
         f"{row['timestamp']}  {row['signal']:<24} {row['value']:>12.4f}  {','.join(row['flags'])}"

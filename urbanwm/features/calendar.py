@@ -124,15 +124,15 @@ def _utc_offset_minutes(timezone: str, year: int) -> NDArray[np.int64]:
     return offsets
 
 
-def _wall_clock(index: pd.DatetimeIndex, timezone: str) -> NDArray[np.datetime64]:
-    """Return the local wall-clock hour `(N,)` of a UTC index, floored in zones off the full hour."""
-    utc = index.tz_localize(None).to_numpy().astype("datetime64[h]")
+def _wall_hours(index: pd.DatetimeIndex, timezone: str) -> NDArray[np.int64]:
+    """Return local wall-clock hours since 1970-01-01 00:00, `(N,)`; floored in zones off the full hour."""
+    utc: NDArray[np.int64] = index.as_unit("s").asi8 // 3600
     first_year, last_year = index[0].year, index[-1].year
     years = range(first_year, last_year + 1)
     offsets = np.concatenate([_utc_offset_minutes(timezone, year) for year in years])
-    elapsed = (utc - np.datetime64(f"{first_year}-01-01", "h")).astype(np.int64)
-    minutes = utc.astype("datetime64[m]") + offsets[elapsed].astype("timedelta64[m]")
-    return minutes.astype("datetime64[h]")
+    epoch = int(datetime(first_year, 1, 1, tzinfo=UTC).timestamp()) // 3600
+    wall: NDArray[np.int64] = utc + offsets[utc - epoch] // 60
+    return wall
 
 
 def _is_holiday(days: NDArray[np.datetime64], calendar: CityCalendar) -> NDArray[np.bool_]:
@@ -197,11 +197,10 @@ def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
     Raises:
         BadInput: The holiday calendar does not exist.
     """
-    wall = _wall_clock(index, calendar.timezone)
-    wall_day = wall.astype("datetime64[D]")
-    hour = (wall - wall_day).astype(np.int64)
-    day = (wall_day - wall_day[0]).astype(np.int64)
-    facts = _day_features(wall_day[0] + np.arange(day[-1] + 1), calendar)
+    wall = _wall_hours(index, calendar.timezone)
+    since_1970 = wall // HOURS_PER_DAY
+    hour, day = wall - HOURS_PER_DAY * since_1970, since_1970 - since_1970[0]
+    facts = _day_features(np.arange(since_1970[0], since_1970[-1] + 1).astype("datetime64[D]"), calendar)
     day_class = np.select(
         [facts["is_rest_day"] > 0, facts["is_saturday"] > 0, facts["is_special_day"] > 0],
         [REST_DAY, SATURDAY_CLASS, SPECIAL_DAY],
@@ -210,7 +209,8 @@ def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
     angle = 2 * np.pi * np.arange(HOURS_PER_DAY) / HOURS_PER_DAY
     clock = np.stack([np.sin(angle), np.cos(angle), np.sin(2 * angle), np.cos(2 * angle)], axis=1)
     daily = np.stack([facts[name] for name in CALENDAR_NAMES[clock.shape[1] :]], axis=1)
-    features = np.empty((len(index), len(CALENDAR_NAMES)), dtype=np.float32)
-    features[:, : clock.shape[1]] = clock.astype(np.float32)[hour]
-    features[:, clock.shape[1] :] = daily.astype(np.float32)[day]
+    by_day = np.zeros((len(daily), len(CALENDAR_NAMES)), dtype=np.float32)
+    by_day[:, clock.shape[1] :] = daily
+    features = by_day.take(day, axis=0)
+    features[:, : clock.shape[1]] = clock.astype(np.float32).take(hour, axis=0)
     return LocalDays(day, hour, facts["weekday"].astype(np.int64), day_class.astype(np.int64), features)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from urbanwm.errors import BadInput
 
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 HASH_CHARACTERS = 16
-DEVIATION_PREFIX = "deviation_"
-"""Start of the names of those skip features that are deviations, not levels; they come last."""
+RECENT_NAME = re.compile(r"_(\d+)h$")
+"""Ends the name of a feature that averages the last hours before the origin; the number is how many."""
 _TRACKED = (
     "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.dropout",
     "training.steps", "training.batch_size", "training.context_hours", "training.horizon_hours",
@@ -56,7 +57,7 @@ class TrainingConfig(_Frozen):
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of weights, batches, noise and dropout."""
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=1, ge=1)
     """Threads of one matrix product; another number gives other last bits."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
@@ -168,8 +169,8 @@ class SpecDims(Protocol):
 class ModelDims:
     """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target.
 
-    Of the skip features the first `skip_levels` are levels (last week, similar-day means); the rest are recent
-    deviations from them.
+    Of the skip features the first `skip_levels` are seasonal levels (last week, similar-day means); the rest stand
+    for the last hours before the origin.
     """
 
     observed: int
@@ -182,7 +183,7 @@ class ModelDims:
     @classmethod
     def of(cls, spec: SpecDims) -> ModelDims:
         """Read the widths from a feature spec."""
-        levels = [not name.startswith(DEVIATION_PREFIX) for name in spec.skip_names]
+        levels = [RECENT_NAME.search(name) is None for name in spec.skip_names]
         return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels))
 
 

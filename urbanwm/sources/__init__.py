@@ -50,6 +50,7 @@ def parse_recorded(
     latitude: float | None = None,
     longitude: float | None = None,
     options: dict[str, Any] | None = None,
+    file_name: str = "recorded",
 ) -> dict[str, Any]:
     """Parse a recorded upstream answer, as `urbanwm parse` prints it.
 
@@ -61,6 +62,7 @@ def parse_recorded(
         latitude: Where the city is, degrees north; None skips the distance check.
         longitude: Degrees east.
         options: Further fields of the source's configuration.
+        file_name: Name of the recording, for the `file` source's provenance.
 
     Returns:
         `{"rows": [{"timestamp", "signal", "value", "flags"}], "dropped": {reason: count}, …}`.
@@ -68,10 +70,14 @@ def parse_recorded(
     Raises:
         SourceError: The named failure that the body stands for.
     """
+    from urbanwm.contracts.scenario import parse_strict
     from urbanwm.sources.base import ParseContext, RawPayload
 
     module = source_module(name)
-    config = module.Config(source=name, **(options or {}))
+    fields = {"source": name, **(options or {})}
+    if name == "file":
+        fields.setdefault("path", file_name)
+    config = parse_strict(module.Config, fields)
     raw = RawPayload(
         source=name, url="recorded", status=status, headers={}, body=body, fetched_at=received_at, request={}
     )

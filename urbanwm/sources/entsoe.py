@@ -131,9 +131,9 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     missing = sum(one.missing for one in usable)
     if missing:
         rows.dropped["missing"] += missing
-    if generation:
+    if generation and rows.wants("renewable_share"):
         _add_generation(rows, usable)
-    else:
+    elif not generation and rows.wants("energy_mwh"):
         _add_load(rows, usable, config)
     return rows.parsed()
 

@@ -150,11 +150,12 @@ def numeric(column: pd.Series, decimal: str) -> tuple[pd.Series, Counter[str]]:
         values = column.astype("float64")
         said_missing = values.isna()
     else:
-        text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
-        said_missing = text.str.lower().isin(MISSING_TEXTS)
+        text = column.astype(object).where(column.notna(), "").astype(str)
         if decimal != ".":
             text = text.str.replace(decimal, ".", regex=False)
-        values = pd.to_numeric(text.where(~said_missing), errors="coerce").astype("float64")
+        values = pd.to_numeric(text, errors="coerce").astype("float64")
+        unread = text[values.isna()].str.strip().str.lower()
+        said_missing = unread.isin(MISSING_TEXTS).reindex(column.index, fill_value=False)
     infinite = np.isinf(values)
     for reason, where in (
         ("missing", said_missing),

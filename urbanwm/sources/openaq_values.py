@@ -32,10 +32,10 @@ def convert(rows: RowCollector, parameter: object, units: object, value: object)
     PM2.5 from -5 up to 0 is noise: it becomes 0, flagged `negative_to_zero`. The range is checked here,
     before averaging, so that one broken quarter of an hour cannot spoil the hour.
     """
-    if parameter not in UNIT_FACTORS:
+    if not isinstance(parameter, str) or parameter not in UNIT_FACTORS:
         rows.dropped["other_parameter"] += 1
         return None
-    signal = str(parameter)
+    signal = parameter
     if not rows.wants(signal):
         return None
     number = read_number(value)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.features import CitySeries, FeatureSpec, Windows
-from urbanwm.model.config import DEVIATION_PREFIX, TrainingConfig
+from urbanwm.model.config import RECENT_NAME, TrainingConfig
 
 HOURS_PER_DAY = 24
 VALIDATION_SHARE = 0.2
@@ -133,26 +133,30 @@ def hide_signals(
     """Return the windows with signals hidden, so that a dead feed degrades the forecast gracefully.
 
     Each signal of each window is hidden with `probability` for its last hours before the origin (half of the time
-    for the whole context). With a target go those recent deviations that only the hidden hours could tell and, for a
-    share of the windows, the whole seasonal history, as for a city that never had the signal.
+    for the whole context). With it go the features that only those hours could tell and, of a target, for a share of
+    the windows the whole seasonal history, as for a city that never had the signal.
     """
-    context = windows.context_hours
+    context, hours = windows.context_hours, windows.observed.shape[1]
     observed, mask = windows.observed.copy(), windows.observed_mask.copy()
     known, skip = windows.known.copy(), windows.skip.copy()
-    hours_to_origin = context - np.arange(context)
     for group in _signal_groups(spec):
-        chosen = np.flatnonzero(random.random(len(windows)) < probability)
-        length = random.integers(1, context + 1, size=len(chosen))
-        length[random.random(len(chosen)) < 0.5] = context
-        forgotten = random.random(len(chosen)) < HISTORY_LOSS_SHARE
-        hidden = hours_to_origin[None, :] <= length[:, None]
+        rows = np.flatnonzero(random.random(len(windows)) < probability)
+        length = random.integers(1, context + 1, size=len(rows))
+        length[random.random(len(rows)) < 0.5] = context
+        forgotten = random.random(len(rows)) < HISTORY_LOSS_SHARE
+        # Hours of silence before each hour; from the origin on it no longer grows, as features stop there.
+        silent = np.minimum(np.arange(hours), context)[None, :] - (context - length)[:, None]
+        heard = (silent[:, :context] < 0).astype(np.float32)
         for column in group:
-            seen = np.where(hidden, np.float32(0.0), mask[chosen, :context, column])
-            mask[chosen, :context, column] = seen
-            observed[chosen, :context, column] *= seen
+            mask[rows, :context, column] *= heard
+            observed[rows, :context, column] *= heard
+        for column, span_hours in _recent_columns(spec, [spec.observed_names[column] for column in group]):
+            known[rows, :, column] *= silent < span_hours
         if group[0] < len(TARGETS):
-            _forget_deviations(known, skip, spec, group[0], chosen, length, context)
-            _forget_history(known, skip, spec, group[0], chosen[forgotten])
+            for j, name in enumerate(spec.skip_names):
+                if recent := RECENT_NAME.search(name):
+                    skip[rows, :, group[0], j] *= silent < int(recent[1])
+            _forget_history(known, skip, spec, group[0], rows[forgotten])
     return replace(windows, observed=observed, observed_mask=mask, known=known, skip=skip)
 
 
@@ -165,23 +169,13 @@ def _signal_groups(spec: FeatureSpec) -> list[list[int]]:
     return list(groups.values())
 
 
-def _forget_deviations(
-    known: NDArray[np.float32],
-    skip: NDArray[np.float32],
-    spec: FeatureSpec,
-    target: int,
-    rows: NDArray[np.int64],
-    length: NDArray[np.int64],
-    context: int,
-) -> None:
-    """Zero, in place, the recent deviations in the horizon whose whole span was hidden."""
-    for j, name in enumerate(spec.skip_names):
-        if not name.startswith(DEVIATION_PREFIX):
-            continue
-        span_hours = int(name.removeprefix(DEVIATION_PREFIX).removesuffix("h"))
-        gone = rows[span_hours <= length]
-        skip[gone, context:, target, j] = 0.0
-        known[gone, context:, spec.known_names.index(f"{spec.targets[target]}_{name}")] = 0.0
+def _recent_columns(spec: FeatureSpec, names: list[str]) -> list[tuple[int, int]]:
+    """Return column and span (h) of the known-ahead inputs that average the last hours of a signal."""
+    return [
+        (column, int(recent[1]))
+        for column, known_name in enumerate(spec.known_names)
+        if (recent := RECENT_NAME.search(known_name)) and any(known_name.startswith(f"{name}_") for name in names)
+    ]
 
 
 def _forget_history(

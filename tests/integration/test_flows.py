@@ -1,0 +1,158 @@
+"""The Prefect shells on a real (temporary) server: retries, reports, failures, overlap."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from filelock import FileLock
+
+from urbanwm.errors import DataUnavailable
+from urbanwm.pipeline import CityIngest, PromotionOutcome, TrainOutcome
+from urbanwm.settings import load_settings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("prefect"),
+    # Prefect, its server and SQLAlchemy warn about each other's versions; none of it is ours to change.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+AS_OF = "2026-04-20T09:30:00+00:00"
+TRAINED = TrainOutcome("r1", "3", "urban", 10, 7, {"test/pm25/mae": 4.0}, ["demo"], {})
+PROMOTED = PromotionOutcome("3", "3", promoted=True, reasons=["better than the baseline"])
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory):
+    """Start one Prefect server for this module; the environment is put back afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("flows")
+        patch.setenv("URBANWM_HOME", str(home))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+        patch.setenv("PREFECT_HOME", str(home / "prefect"))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        patch.setenv("DO_NOT_TRACK", "true")
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
+
+
+@pytest.fixture
+def pipeline(harness, monkeypatch):
+    """Replace the pipeline below the tasks; return what they were asked, and what they will answer."""
+    from flows import ingest, promote, train
+
+    class Pipeline:
+        asked: list = []
+        ingests: list = []
+        trained = TRAINED
+        promoted = PROMOTED
+
+    made = Pipeline()
+    made.asked, made.ingests = [], [CityIngest("demo", inserted=5, version=8)]
+
+    def ingest_one(name, settings, clock):
+        made.asked.append(("ingest", name, clock()))
+        return made.ingests.pop(0) if len(made.ingests) > 1 else made.ingests[0]
+
+    def answer(kind, value):
+        def call(*arguments, **named):
+            made.asked.append((kind, named.get("version") or arguments[0]))
+            found = getattr(made, value)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return call
+
+    monkeypatch.setattr(ingest, "ingest_one", ingest_one)
+    monkeypatch.setattr(train, "run_train", answer("train", "trained"))
+    monkeypatch.setattr(promote, "run_promote", answer("promote", "promoted"))
+    monkeypatch.setattr(
+        ingest, "ingest_city_task", ingest.ingest_city_task.with_options(retry_delay_seconds=0)
+    )
+    return made
+
+
+def test_a_night_runs_its_steps_and_leaves_a_report(pipeline):
+    from prefect.artifacts import Artifact
+
+    from flows.nightly import nightly
+
+    report = nightly(["demo"], AS_OF)
+    assert report.status == "done"
+    moment = datetime.fromisoformat(AS_OF).astimezone(UTC)
+    assert pipeline.asked == [("ingest", "demo", moment), ("train", ["demo"]), ("promote", "3")]
+    text = Artifact.get("night-report").data
+    assert "better than the baseline" in text
+    assert json.loads(Artifact.get("scores").data)[0] == {"score": "test/pm25/mae", "value": 4.0}
+
+
+def test_only_what_can_succeed_later_is_tried_again(pipeline):
+    from flows.nightly import nightly
+
+    passing = CityIngest("demo", errors=["waqi for pm25: maintenance"], retryable=True)
+    lasting = replace(passing, errors=["waqi for pm25: the key is refused"], retryable=False)
+    pipeline.ingests = [passing, passing, CityIngest("demo", inserted=5)]
+    assert nightly(["demo"], AS_OF).ingest[0].inserted == 5
+    assert [kind for kind, *_ in pipeline.asked].count("ingest") == 3
+    pipeline.asked.clear()
+    pipeline.ingests = [lasting]
+    assert nightly(["demo"], AS_OF).ingest[0].errors == lasting.errors
+    assert [kind for kind, *_ in pipeline.asked].count("ingest") == 1
+
+
+def test_a_source_that_stays_down_does_not_stop_the_night(pipeline):
+    from flows.nightly import nightly
+
+    pipeline.ingests = [CityIngest("demo", inserted=2, errors=["waqi for pm25: maintenance"], retryable=True)]
+    report = nightly(["demo"], AS_OF)
+    assert (report.status, report.ingest[0].inserted) == ("done", 2)
+    assert [kind for kind, *_ in pipeline.asked] == ["ingest"] * 3 + ["train", "promote"]
+
+
+def test_a_failed_night_is_a_failed_run_with_its_exit_code_and_report(pipeline, capsys):
+    from flows.nightly import main, nightly
+
+    pipeline.trained = DataUnavailable("no city has enough data")
+    state = nightly(["demo"], AS_OF, return_state=True)
+    assert state.is_failed()
+    assert "no city has enough data" in state.message
+    assert main(["--city", "demo", "--as-of", AS_OF, "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["status"] == "failed"
+
+
+def test_bad_input_is_one_readable_line_and_exit_code_2(pipeline, capsys):
+    from flows.nightly import main
+
+    assert main(["--city", "atlantis", "--json"]) == 2
+    printed = capsys.readouterr()
+    assert "unknown city 'atlantis'" in printed.err
+    assert json.loads(printed.out)["error"]["type"] == "UnknownCity"
+    assert main(["--city", "demo", "--as-of", "yesterday"]) == 2
+    assert "as_of is not a time" in capsys.readouterr().err
+
+
+def test_a_night_that_finds_another_at_work_leaves_cleanly(pipeline):
+    from flows.nightly import nightly
+
+    settings = load_settings()
+    with FileLock(settings.locks_dir / "nightly.lock"):
+        assert nightly(["demo"], AS_OF).status == "busy"
+    assert pipeline.asked == []
+
+
+def test_the_deployment_runs_in_the_citys_time_zone_and_never_twice_at_once(harness):
+    from flows.deployments import CRON, NO_OVERLAP, nightly_schedule
+    from flows.nightly import nightly
+
+    schedule = nightly_schedule(load_settings())
+    assert (schedule.cron, schedule.timezone) == (CRON, "Europe/Berlin")
+    deployment = nightly.to_deployment("nightly", schedule=schedule, concurrency_limit=NO_OVERLAP)
+    assert deployment.full_name == "nightly/nightly"
+    assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
