@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import urbanwm
+from serving.catalogue import describe_city
 from serving.champion import ChampionHolder, Standing
 from serving.envelope import Unavailable
 from serving.history import Histories, Snapshot
 from serving.ladder import Footing, choose, settle
 from serving.latents import sample_points
-from serving.metrics import ANSWERS, DATA_AGE_HOURS
+from serving.metrics import ANSWERS
 from serving.outlooks import ForecastMemory, RememberingForecaster
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.cities import City, load_cities
@@ -21,10 +22,8 @@ from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, nearest_name
 from urbanwm.errors import BadInput, UnknownCity
-from urbanwm.freshness import LATE_HOURS, ages_hours, is_stale
 from urbanwm.lake import Lake
 from urbanwm.planner import PlanRequest, optimise
-from urbanwm.policy import observed_status_quo
 from urbanwm.registry import ChampionCache, Registry
 from urbanwm.response import to_response
 from urbanwm.settings import Settings
@@ -146,7 +145,10 @@ class Answers:
 
     def cities(self) -> Answer:
         """Answer `GET /api/cities`: what is known of each city, and how fresh."""
-        described = [self._describe(city) for _, city in sorted(self._cities.items())]
+        described = []
+        for _, city in sorted(self._cities.items()):
+            snapshot = self._histories.snapshot(city)
+            described.append(describe_city(city, snapshot, self._histories.now(city, snapshot)))
         return Answer({"cities": described}, {})
 
     def health(self) -> Document:
@@ -211,41 +213,6 @@ class Answers:
         """Count an answer by who gave it."""
         version = footing.champion.version if footing.champion else "none"
         ANSWERS.labels(city.name, str(footing.rung), outlook.forecast.served_by, version).inc()
-
-    def _describe(self, city: City) -> Document:
-        """Return one city's entry, and publish the age of its feeds."""
-        snapshot = self._histories.snapshot(city)
-        now = self._histories.now(city, snapshot)
-        feeds: Document = {}
-        for signal, age in ages_hours(snapshot.frame, now, list(city.signals)).items():
-            known = age != float("inf")
-            if known:
-                DATA_AGE_HOURS.labels(city.name, signal).set(age)
-            status = "no data" if not known else "past the limit" if is_stale(age) else "late"
-            feeds[signal] = {
-                "age_hours": age if known else None,
-                "status": "fresh" if age < LATE_HOURS else status,
-                "sources": list(city.preference(signal)),
-            }
-        status_quo = observed_status_quo(snapshot.frame, city, now)
-        return {
-            "name": city.name,
-            "title": city.title or city.name.replace("_", " ").title(),
-            "timezone": city.timezone,
-            "location": city.location.model_dump(),
-            "simulated": city.simulated,
-            "replay": city.replay,
-            "now": now.isoformat(),
-            "data_as_of": snapshot.data_end.isoformat() if snapshot.data_end else None,
-            "lake_version": snapshot.version,
-            "signals": feeds,
-            "status_quo": {
-                "car_free_ratio": status_quo.car_free_ratio,
-                "renewable_mix": status_quo.renewable_mix,
-            },
-            "reasons": [snapshot.trouble] if snapshot.trouble else [],
-            "notes": city.notes,
-        }
 
 
 def _check_years(scenario: Scenario) -> None:

@@ -21,7 +21,7 @@ def observation(
     known: float | None = None,
     flags: str = "",
 ) -> dict[str, object]:
-    """Return one observation `hour` hours after START, known `known` hours after START (default: hour + 1)."""
+    """Return one observation `hour` hours after START; `known`: hours after START (default: hour + 1)."""
     return {
         "city": city,
         "timestamp": START + timedelta(hours=hour),

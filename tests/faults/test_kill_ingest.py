@@ -1,4 +1,4 @@
-"""kill -9 at random moments of an ingest: the lake stays readable, nothing acknowledged is lost, a re-run completes."""
+"""kill -9 at random moments of an ingest: nothing acknowledged is lost, and a re-run completes it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def start_worker(home: Path) -> subprocess.Popen[str]:
 
 
 def killed_after(home: Path, seconds: float) -> tuple[dict[str, int], bool]:
-    """Run an ingest, kill it `seconds` after it was ready; return the acknowledged hours and if it had finished."""
+    """Run an ingest, kill it `seconds` after it was ready; return what it acknowledged, and if it had ended."""
     worker = start_worker(home)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "READY\n"

@@ -1,4 +1,4 @@
-"""Two processes write the same year of one lake at once: nothing lost, nothing twice, one answer to a contest."""
+"""Two processes write the same year of one lake at once: nothing is lost, and nothing is there twice."""
 
 from __future__ import annotations
 
