@@ -19,9 +19,10 @@ from urbanwm.registry import CachedChampion, directory_digest
 
 log = structlog.get_logger("urbanwm.champion")
 
+NOT_ASKED = "the model registry has not been asked yet"
 NO_CHAMPION = "there is no champion: neither the model registry nor the local cache has one"
 STOP_WAIT_SECONDS = 2.0
-FIRST_POLL_PATIENCE_SECONDS = 4.0
+FIRST_POLL_PATIENCE_SECONDS = 15.0
 """How long a start waits for the registry's first word; connecting takes about 3 s."""
 
 
@@ -65,7 +66,7 @@ class Standing:
     champion: Champion | None = None
     confirmed: bool = False
     refused: bool = False
-    reasons: tuple[str, ...] = (NO_CHAMPION,)
+    reasons: tuple[str, ...] = (NOT_ASKED,)
     previous: Champion | None = None
 
 
@@ -148,7 +149,7 @@ class ChampionHolder:
         self._started_at = time.monotonic()
         cached = self._cache.current()
         if cached is not None:
-            self._consider(cached, "the model registry has not been asked yet")
+            self._consider(cached, NOT_ASKED)
         self._thread = threading.Thread(target=self._poll_forever, name="urbanwm-champion", daemon=True)
         self._thread.start()
 

@@ -42,11 +42,23 @@ def forecasts(
         noise_seed: Of that shift.
         factor: Errors (and so the CRPS) are multiplied by this, per signal.
     """
+    return table(*drawn(days, seed=seed, noise=noise, noise_seed=noise_seed, factor=factor))
+
+
+def drawn(
+    days: int,
+    *,
+    seed: int = 0,
+    noise: float = 0.0,
+    noise_seed: int = 0,
+    factor: float | tuple[float, float, float] = 1.0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what `forecasts` tabulates: observed `(days, 48, 3)` and quantiles `(days, 48, 3, 7)`."""
     observed, median = truth(days, seed)
     shift = noise * _persistent(np.random.default_rng([noise_seed, 2]), days)[:, None, :]
     quantiles = (median + shift)[..., None] + NORMAL_QUANTILES
     scale = np.broadcast_to(np.asarray(factor, dtype=np.float64), (3,))[None, None, :, None]
-    return table(observed, observed[..., None] + scale * (quantiles - observed[..., None]))
+    return observed, observed[..., None] + scale * (quantiles - observed[..., None])
 
 
 def table(observed: NDArray[np.float64], quantiles: NDArray[np.float64]) -> pd.DataFrame:

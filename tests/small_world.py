@@ -70,7 +70,12 @@ def small_series(experiment: ExperimentConfig, days: int = 60) -> tuple[FeatureS
     frame, city = small_frame(days), small_city()
     recipe = experiment.training
     spec = build_spec(
-        experiment.model.kind, {city.name: frame}, {city.name: city}, None, recipe.context_hours, recipe.horizon_hours
+        experiment.model.kind,
+        {city.name: frame},
+        {city.name: city},
+        None,
+        recipe.context_hours,
+        recipe.horizon_hours,
     )
     return spec, {city.name: build_series(frame, city.name, spec)}
 

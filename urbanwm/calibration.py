@@ -1,7 +1,7 @@
-"""Calibration: widen each quantile band, per signal and lead, until held-out hours say that it is wide enough.
+"""Calibration: widen each quantile band, per signal and lead, until held-out hours say it is wide enough.
 
-The model's quantiles keep their median; each central band is scaled around it. Fitted on held-out windows only,
-carried in the bundle as JSON, applied wherever the bundle forecasts.
+The model's quantiles keep their median; each central band is scaled around it. Fitted on held-out windows
+only, carried in the bundle as JSON, applied wherever the bundle forecasts.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ Float = NDArray[np.float64]
 def fit_calibration(quantiles: Array, observed: Array) -> dict[str, Any]:
     """Fit band widths on held-out forecasts: split conformal prediction per signal, lead bucket and band.
 
-    The score of an hour is its distance from the median in units of the band's half-width on that side; the scale
-    is the nominal quantile of the scores with the finite-sample correction (Romano, Patterson, Candès 2019, NeurIPS
-    32), shrunk towards 1 because the hours of one window are far from independent.
+    The score of an hour is its distance from the median in units of the band's half-width on that side; the
+    scale is the nominal quantile of the scores with the finite-sample correction (Romano, Patterson, Candès
+    2019, NeurIPS 32), shrunk towards 1 because the hours of one window are far from independent.
 
     Args:
         quantiles: Uncorrected forecasts `(windows, H, 3, 7)`, lead 1 first, in one unit per signal.
         observed: `(windows, H, 3)` in the same units, NaN = missing.
 
     Returns:
-        A JSON document for `apply_calibration`; `ar1` is the hour-to-hour correlation of the errors per signal.
+        A JSON document for `apply_calibration`; `ar1` is the hour-to-hour correlation of the errors per
+        signal.
     """
     hours = quantiles.shape[1]
     scale: dict[str, list[list[float]]] = {}
@@ -70,7 +71,7 @@ def fit_calibration(quantiles: Array, observed: Array) -> dict[str, Any]:
 
 
 def apply_calibration(quantiles: Array, calibration: Mapping[str, Any], first_lead: int = 1) -> Float:
-    """Return calibrated quantiles `(..., H, 3, 7)`: same median, same order; an empty calibration changes nothing.
+    """Return calibrated quantiles `(..., H, 3, 7)`: same median, same order; an empty one changes nothing.
 
     Args:
         quantiles: `(..., H, 3, 7)` in the units that the calibration was fitted in.

@@ -13,18 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pandera
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from urbanwm.contracts.signals import SIGNALS
-from urbanwm.contracts.tables import BATCH, BATCH_COLUMNS, validate
 from urbanwm.errors import BadInput, LakeConflict
 from urbanwm.lake_layout import KEY_FIELDS, TABLE_CONFIGURATION, TARGET_FILE_BYTES, fragmented_years
 from urbanwm.lake_query import column_names, data_files, literal_bounds, select
 from urbanwm.lake_reader import NO_TABLE, LakeReader
+from urbanwm.offers import Offers
 from urbanwm.winners import KEY_COLUMNS, Preference, resolve, signal_columns, signal_fields
 
 __all__ = ["NO_TABLE", "Commit", "Lake"]
@@ -35,8 +34,6 @@ COMMIT_PATIENCE_SECONDS = 120.0
 LONGEST_COMMIT_WAIT_SECONDS = 2.0
 RETENTION_HOURS = 24
 """Files replaced more recently than this survive a vacuum, so that a running reader never loses one."""
-OFFERED = pandera.DataFrameSchema(BATCH.columns, strict=True)
-"""An observation batch in which a key may repeat."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,15 @@ class Lake(LakeReader):
             InternalContractBroken: A column or type of the batch is wrong.
             LakeConflict: Other writers kept winning for two minutes.
         """
-        batch = validate(batch.loc[:, list(BATCH_COLUMNS)], OFFERED)
+        offers = Offers.of(batch)
         inserted = updated = 0
         version = self.version()
-        for part in _chunks(batch):
+        for part in _chunks(offers):
             commit = self._retrying(part, preference)
             version, inserted, updated = commit.version, inserted + commit.inserted, updated + commit.updated
         return Commit(version, inserted, updated)
 
-    def _retrying(self, batch: pd.DataFrame, preference: Preference | None) -> Commit:
+    def _retrying(self, offers: Offers, preference: Preference | None) -> Commit:
         """Read, resolve and commit; start again from the new version when another writer was faster."""
         attempts = Retrying(
             retry=retry_if_exception(_is_conflict),
@@ -89,21 +86,24 @@ class Lake(LakeReader):
             stop=stop_after_delay(COMMIT_PATIENCE_SECONDS),
         )
         try:
-            return attempts(self._upsert_once, batch, preference)
+            return attempts(self._upsert_once, offers, preference)
         except RetryError as error:
             raise LakeConflict(
                 f"other writers kept changing the lake for {COMMIT_PATIENCE_SECONDS:.0f} s; nothing written"
             ) from error
 
-    def _upsert_once(self, batch: pd.DataFrame, preference: Preference | None) -> Commit:
+    def _upsert_once(self, offers: Offers, preference: Preference | None) -> Commit:
         """Resolve a batch against the newest version and commit what changes, if anything does."""
-        signals = sorted(batch["signal"].unique())
+        signals = [offers.signal.distinct[code] for code in np.unique(offers.signal.codes)]
+        cities = offers.city.distinct
         table = self._writable(signals)
-        cities = sorted(batch["city"].unique())
-        bounds = literal_bounds(batch["timestamp"].min(), batch["timestamp"].max(), cities)
+        first, last = (
+            pd.Timestamp(int(hour), unit="h", tz="UTC") for hour in (offers.hour.min(), offers.hour.max())
+        )
+        bounds = literal_bounds(first, last, cities)
         columns = ["city", "timestamp", "flags", *(c for s in signals for c in signal_columns(s))]
         stored = select(table, columns, " AND ".join(bounds))
-        changes = resolve(batch, stored, preference)
+        changes = resolve(offers, stored, preference)
         if changes.rows.num_rows == 0:
             return Commit(table.version(), 0, 0)
         written = [c for c in changes.rows.column_names if c not in {*KEY_COLUMNS, "year"}]
@@ -194,14 +194,14 @@ class Lake(LakeReader):
         return len(removed)
 
 
-def _chunks(batch: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def _chunks(offers: Offers) -> Iterator[Offers]:
     """Cut a batch by time into parts of at most `ROWS_PER_COMMIT` wide rows."""
-    if batch.empty:
+    if len(offers) == 0:
         return
-    hours = (batch["timestamp"] - batch["timestamp"].min()) // pd.Timedelta("1h")
-    step = max(1, ROWS_PER_COMMIT // batch["city"].nunique())
-    if hours.max() < step:
-        yield batch
+    step = max(1, ROWS_PER_COMMIT // len(offers.city.distinct))
+    part = (offers.hour - offers.hour.min()) // step
+    if part.max() == 0:
+        yield offers
         return
-    for _, part in batch.groupby((hours // step).to_numpy(np.int64), sort=True):
-        yield part
+    for number in np.unique(part):
+        yield offers.take(np.flatnonzero(part == number))

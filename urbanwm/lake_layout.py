@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.errors import InternalContractBroken
-from urbanwm.winners import HOUR_MICROSECONDS, MICROSECOND_TIME, flags_of, plain_text, signal_columns
+from urbanwm.offers import HOUR_MICROSECONDS
+from urbanwm.winners import MICROSECOND_TIME, flags_of, plain_text, signal_columns
 
 KEY_FIELDS = (
     pa.field("city", pa.string(), nullable=False),

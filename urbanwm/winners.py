@@ -7,7 +7,7 @@ and idempotent (a semilattice), so any interleaving, duplication or re-ordering 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from urbanwm.offers import HOUR_MICROSECONDS, Offers
+
 Preference = Mapping[tuple[str, str], Sequence[str]]
 
 KEY_COLUMNS = ("city", "timestamp")
 MICROSECOND_TIME = pa.timestamp("us", tz="UTC")
 SOURCE_SUFFIX, AVAILABLE_SUFFIX = "_source", "_available_at"
-HOUR_MICROSECONDS = 3_600_000_000
 UNLISTED_RANK = -1
 ABSENT_CODE = -1
 NEVER = np.iinfo(np.int64).min
@@ -85,48 +86,42 @@ def plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if pa.types.is_string(column.type) else column.cast(pa.string())
 
 
-def _stored_signals(stored: pa.Table) -> list[str]:
-    return [n.removesuffix(SOURCE_SUFFIX) for n in stored.column_names if n.endswith(SOURCE_SUFFIX)]
+def _vocabulary(*texts: Iterable[str | None]) -> pa.Array:
+    """Return the sorted distinct texts of several collections."""
+    return pa.array(sorted({text for part in texts for text in part if text is not None}), pa.string())
 
 
 class _Resolver:
     """Rows and vocabularies shared by a batch and the stored rows it meets."""
 
-    def __init__(self, batch: pd.DataFrame, stored: pa.Table, preference: Preference | None) -> None:
-        self.batch, self.stored, self.preference = batch, stored, preference or {}
-        self.signals = sorted(batch["signal"].unique())
-        self.cities = sorted(batch["city"].unique())
-        self.hours, stored_hours = (
-            (pd.DatetimeIndex(times).as_unit("us").asi8 // HOUR_MICROSECONDS)
-            for times in (batch["timestamp"], stored["timestamp"].to_pandas())
+    def __init__(self, offers: Offers, stored: pa.Table, preference: Preference | None) -> None:
+        self.offers, self.stored, self.preference = offers, stored, preference or {}
+        self.signals = [offers.signal.distinct[code] for code in np.unique(offers.signal.codes)]
+        self.cities = offers.city.distinct
+        self.keys, self.row = np.unique(
+            offers.hour * len(self.cities) + offers.city.codes, return_inverse=True
         )
-        stored_city = pc.index_in(plain_text(stored["city"]), value_set=pa.array(self.cities)).to_numpy()
-        batch_city = pd.Categorical(batch["city"], categories=self.cities).codes
-        batch_key = self.hours * len(self.cities) + batch_city
-        self.keys, self.row = np.unique(batch_key, return_inverse=True)
-        stored_key = stored_hours * len(self.cities) + stored_city
+        stored_city = pc.index_in(plain_text(stored["city"]), value_set=pa.array(self.cities, pa.string()))
+        stored_hour = stored["timestamp"].cast(pa.int64()).to_numpy() // HOUR_MICROSECONDS
+        # A row of a city that the batch does not name has no code; it gets a key that no offer has.
+        stored_key = np.where(
+            stored_city.is_valid().to_numpy(),
+            stored_hour * len(self.cities) + stored_city.fill_null(0).to_numpy(),
+            NEVER,
+        )
         place = np.searchsorted(self.keys, stored_key).clip(max=len(self.keys) - 1)
         self.known = self.keys[place] == stored_key
         self.stored_row = place[self.known]
         self.stored_flags = plain_text(stored["flags"]).to_pandas().fillna("")
-        self.sources = self._vocabulary(
-            batch["source"], *(stored[s + SOURCE_SUFFIX] for s in _stored_signals(stored))
-        )
-        old_flags = [flags_of(self.stored_flags, s) for s in _stored_signals(stored)]
-        self.flags = self._vocabulary(batch["flags"], *old_flags)
-
-    @staticmethod
-    def _vocabulary(*columns: pd.Series | pa.ChunkedArray) -> pa.Array:
-        """Return the sorted distinct texts, so that comparing codes is comparing texts."""
-        texts: set[str] = set()
-        for column in columns:
-            distinct = (
-                plain_text(column).unique().to_pylist()
-                if isinstance(column, pa.ChunkedArray)
-                else column.unique()
-            )
-            texts.update(text for text in distinct if text is not None)
-        return pa.array(sorted(texts), pa.string())
+        names = [
+            name.removesuffix(SOURCE_SUFFIX) for name in stored.column_names if name.endswith(SOURCE_SUFFIX)
+        ]
+        old_sources = [plain_text(stored[name + SOURCE_SUFFIX]).unique().to_pylist() for name in names]
+        old_flags = [flags_of(self.stored_flags, name).unique() for name in names]
+        self.sources = _vocabulary(offers.source.distinct, *old_sources)
+        self.flags = _vocabulary(offers.flags.distinct, *old_flags)
+        self.source_codes = offers.source.within(self.sources.to_pylist())
+        self.flag_codes = offers.flags.within(self.flags.to_pylist())
 
     def _ranks(self, signal: str, row: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how preferred each source is for its city: larger is better, unlisted is lowest."""
@@ -160,22 +155,11 @@ class _Resolver:
 
     def offered_cells(self, signal: str) -> _Cells:
         """Return the batch's best candidate of a signal on each row."""
-        mine = (self.batch["signal"] == signal).to_numpy()
-        row, part = self.row[mine], self.batch.loc[mine]
-        value = part["value"].to_numpy(np.float64)
-        available = pd.DatetimeIndex(part["available_at"]).as_unit("us").asi8
-        source = (
-            pc.index_in(pa.array(part["source"], pa.string()), value_set=self.sources)
-            .to_numpy()
-            .astype(np.int64)
-        )
-        flags = (
-            pc.index_in(pa.array(part["flags"], pa.string()), value_set=self.flags)
-            .to_numpy()
-            .astype(np.int64)
-        )
-        order = np.arange(len(row))
-        if len(np.unique(row)) < len(row):
+        mine = np.flatnonzero(self.offers.signal.codes == self.offers.signal.distinct.index(signal))
+        row, value, available = self.row[mine], self.offers.value[mine], self.offers.available_at[mine]
+        source, flags = self.source_codes[mine], self.flag_codes[mine]
+        order = np.argsort(row, kind="stable")
+        if (np.diff(row[order]) == 0).any():
             order = np.lexsort((flags, source, value, available, self._ranks(signal, row, source), row))
             order = order[np.append(np.diff(row[order]) > 0, True)]
         cells = _Cells.empty(len(self.keys))
@@ -202,15 +186,15 @@ class _Resolver:
         return present & (missing | wins)
 
 
-def resolve(batch: pd.DataFrame, stored: pa.Table, preference: Preference | None = None) -> Changes:
+def resolve(offers: Offers, stored: pa.Table, preference: Preference | None = None) -> Changes:
     """Compare a batch with the stored rows of the same cities and hours and return what changes.
 
     Args:
-        batch: Long observations, columns of `contracts.tables.BATCH`; duplicates are allowed.
+        offers: The batch, not empty; a key may repeat.
         stored: Wide rows of the table: key, flags and columns of signals (of the batch's signals at least).
         preference: Source labels per (city, signal), most trusted first; absent: all are equal.
     """
-    resolver = _Resolver(batch, stored, preference)
+    resolver = _Resolver(offers, stored, preference)
     rows = len(resolver.keys)
     stays = np.zeros(rows, dtype=bool)
     stays[resolver.stored_row] = True

@@ -136,7 +136,7 @@ function showCharts(answer, zone) {
 function showProvenance(meta, zone) {
   const facts = [
     ["Model", meta.model_version ? `version ${meta.model_version}, run ${meta.run_id}` : "none"],
-    ["Newest observation", localTime(meta.data_as_of, zone)],
+    ["Newest observed hour", localTime(meta.data_as_of, zone)],
     ["Data version", meta.dataset_version ?? "–"],
     ["Rung of the ladder", `${meta.rung} (0 = all well, 4 = no recent data)`],
     ["Status quo", `renewable share ${percent(meta.policy_effective.status_quo.renewable_mix, 1)}: ${meta.policy_effective.status_quo.origin}`],

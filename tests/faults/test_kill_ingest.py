@@ -61,7 +61,7 @@ def start_worker(home: Path) -> subprocess.Popen[str]:
 
 
 def killed_after(home: Path, seconds: float) -> tuple[dict[str, int], bool]:
-    """Run an ingest, kill it `seconds` after it was ready; return what it acknowledged, and if it had ended."""
+    """Run an ingest, kill it `seconds` after it was ready; return what it acknowledged and if it ended."""
     worker = start_worker(home)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "READY\n"

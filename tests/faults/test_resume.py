@@ -77,7 +77,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     spec, series = small_series(experiment)
     first = train(experiment, series, spec, tmp_path, progress=False)
     reports: list[int] = []
-    again = train(experiment, series, spec, tmp_path, on_metrics=lambda step, _: reports.append(step), progress=False)
+    again = train(
+        experiment, series, spec, tmp_path, on_metrics=lambda step, _: reports.append(step), progress=False
+    )
     assert reports == []
     assert again.best_step == first.best_step
     for one, other in zip(first.model.parameters(), again.model.parameters(), strict=True):
@@ -88,7 +90,7 @@ def test_an_unreadable_checkpoint_is_skipped_for_the_one_before(tmp_path: Path) 
     experiment = small_experiment("urban")
     spec, series = small_series(experiment)
     first = train(experiment, series, spec, tmp_path, progress=False)
-    newest = sorted(tmp_path.glob("step-*.safetensors"))[-1]
+    newest = max(tmp_path.glob("step-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:100])
     again = train(experiment, series, spec, tmp_path, progress=False)
     for one, other in zip(first.model.parameters(), again.model.parameters(), strict=True):

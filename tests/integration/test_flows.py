@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -37,7 +38,7 @@ def harness(tmp_path_factory):
         patch.setenv("DO_NOT_TRACK", "true")
         from prefect.testing.utilities import prefect_test_harness
 
-        with prefect_test_harness(server_startup_timeout=120):
+        with prefect_test_harness(server_startup_timeout=300):
             yield
 
 
@@ -46,14 +47,9 @@ def pipeline(harness, monkeypatch):
     """Replace the pipeline below the tasks; return what they were asked, and what they will answer."""
     from flows import ingest, promote, train
 
-    class Pipeline:
-        asked: list = []
-        ingests: list = []
-        trained = TRAINED
-        promoted = PROMOTED
-
-    made = Pipeline()
-    made.asked, made.ingests = [], [CityIngest("demo", inserted=5, version=8)]
+    made = SimpleNamespace(
+        asked=[], ingests=[CityIngest("demo", inserted=5, version=8)], trained=TRAINED, promoted=PROMOTED
+    )
 
     def ingest_one(name, settings, clock):
         made.asked.append(("ingest", name, clock()))

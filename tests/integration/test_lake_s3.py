@@ -72,7 +72,7 @@ def test_write_correct_read_compact_and_vacuum_in_an_object_store(lake):
     assert lake.upsert(series([1, 2, 3])) == Commit(first.version, 0, 0)
     second = lake.upsert(batch(observation(1, 20, known=90), observation(4, 5)))
     assert (second.inserted, second.updated) == (1, 1)
-    lake.upsert(batch(observation(-1, 0)))
+    lake.upsert(batch(observation(3, 0)))
     assert lake.read("x", version=first.version)["pm25"].tolist() == [1, 2, 3]
     before = lake.read_provenance("x")
     assert lake.compact() == 1

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.lake_batches import batch, observation
 from urbanwm.availability import settle
 from urbanwm.lake import Lake
+from urbanwm.offers import Offers
 from urbanwm.winners import resolve
 
 PREFERENCE = {
@@ -75,8 +76,7 @@ def _winners(rows: list[dict[str, object]]) -> dict[tuple[object, ...], tuple[ob
 @given(rows=st.lists(observations, min_size=1, max_size=30))
 def test_the_vectorised_winner_is_the_winner_by_definition(rows):
     empty = {"city": [], "timestamp": [], "flags": []}
-    stored = resolve(batch(rows[0]), _typed(empty), PREFERENCE).rows.slice(0, 0)
-    wide = resolve(batch(*rows), stored, PREFERENCE).rows.to_pandas()
+    wide = resolve(Offers.of(batch(*rows)), _typed(empty), PREFERENCE).rows.to_pandas()
     expected = _winners(rows)
     found = {
         (row["city"], row["timestamp"].to_pydatetime(), signal): (

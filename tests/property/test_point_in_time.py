@@ -56,7 +56,7 @@ def test_a_later_value_never_changes_an_earlier_origin(
 @settings(max_examples=20, deadline=None)
 @given(origin=st.integers(24 * 21, HOURS - HORIZON), late=st.integers(1, 72), seed=st.integers(0, 99))
 def test_a_value_that_arrives_after_the_origin_is_unknown_there(origin: int, late: int, seed: int) -> None:
-    """With an arrival time per value, the view known at the origin does not depend on values that came later."""
+    """With an arrival time per value, what is known at the origin does not depend on what came later."""
     generator = np.random.default_rng(seed)
     delay = pd.to_timedelta(generator.integers(1, late + 1, FRAME.shape[0]), unit="h")
     arrival = FRAME.index + delay
@@ -64,7 +64,9 @@ def test_a_value_that_arrives_after_the_origin_is_unknown_there(origin: int, lat
     unknown = (FRAME.index >= moment) | (arrival > moment)
     altered = FRAME.copy()
     altered.loc[unknown] = generator.normal(size=(int(unknown.sum()), FRAME.shape[1])) ** 2
-    views = (frame.mask(np.broadcast_to((arrival > moment)[:, None], frame.shape)) for frame in (FRAME, altered))
+    views = (
+        frame.mask(np.broadcast_to((arrival > moment)[:, None], frame.shape)) for frame in (FRAME, altered)
+    )
     one, other = (inputs(serving_windows(view, CITY.name, SPEC, moment, HORIZON)) for view in views)
     for before, after in zip(one, other, strict=True):
         np.testing.assert_array_equal(before, after)

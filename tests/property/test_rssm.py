@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ from urbanwm.model.rssm import RSSM, Gaussian, State, kl_divergence
 TOLERANCE = 1e-9
 
 
-def _arguments(hours: int, batch: int, d: int, z: int, seed: int, *, shared: bool, scale: float) -> list[Tensor]:
+def _arguments(
+    hours: int, batch: int, d: int, z: int, seed: int, *, shared: bool, scale: float
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def tensor(*shape: int) -> Tensor:
@@ -29,8 +33,10 @@ def _arguments(hours: int, batch: int, d: int, z: int, seed: int, *, shared: boo
     ]  # fmt: skip
 
 
-def _value_and_gradients(run: object, arguments: list[Tensor], seed: int, *, silu: bool) -> list[Tensor]:
-    path: Trajectory = run(*arguments[:5], RecurrentWeights(*arguments[5:]), silu=silu)  # type: ignore[operator]
+def _value_and_gradients(
+    run: Callable[..., Trajectory], arguments: list[Tensor], seed: int, *, silu: bool
+) -> list[Tensor]:
+    path: Trajectory = run(*arguments[:5], RecurrentWeights(*arguments[5:]), silu=silu)
     generator = torch.Generator().manual_seed(seed)
     weights = [torch.randn(part.shape, generator=generator, dtype=part.dtype) for part in path]
     total = sum((part * weight).sum() for part, weight in zip(path, weights, strict=True))
@@ -64,7 +70,9 @@ def test_the_hand_written_backward_equals_autograd(
 @given(
     batch=st.integers(1, 3), hours=st.integers(2, 6), split=st.integers(1, 5), seed=st.integers(0, 2**31 - 1)
 )
-def test_imagining_in_two_parts_equals_imagining_in_one(batch: int, hours: int, split: int, seed: int) -> None:
+def test_imagining_in_two_parts_equals_imagining_in_one(
+    batch: int, hours: int, split: int, seed: int
+) -> None:
     split = min(split, hours - 1)
     torch.manual_seed(seed)
     rssm = RSSM(input_dim=3, embedding_dim=4, hidden_dim=5, latent_dim=4).double()

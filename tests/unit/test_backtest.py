@@ -115,9 +115,7 @@ def test_a_signal_that_the_forecaster_does_not_know_stays_missing() -> None:
 
 
 def test_origins_stay_at_local_midnight_through_the_clock_change() -> None:
-    origins = local_midnights(
-        CITY, datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, 12, tzinfo=UTC)
-    )
+    origins = local_midnights(CITY, datetime(2024, 3, 29, tzinfo=UTC), datetime(2024, 4, 2, 12, tzinfo=UTC))
     assert [origin.astimezone(CITY.zone).hour for origin in origins] == [0] * 4
     assert [origin.hour for origin in origins] == [23, 23, 22, 22]
 

@@ -54,7 +54,10 @@ def test_a_lead_beyond_the_fit_takes_the_last_fitted_width() -> None:
 def test_leads_can_be_calibrated_from_the_middle() -> None:
     calibration = fit_calibration(*_forecasts(50, 2.0))
     quantiles, _ = _forecasts(2, 1.0)
-    whole, rest = apply_calibration(quantiles, calibration), apply_calibration(quantiles[:, 10:], calibration, 11)
+    whole, rest = (
+        apply_calibration(quantiles, calibration),
+        apply_calibration(quantiles[:, 10:], calibration, 11),
+    )
     np.testing.assert_array_equal(whole[:, 10:], rest)
 
 

@@ -11,7 +11,13 @@ import pytest
 
 import urbanwm
 from urbanwm.errors import BadInput
-from urbanwm.model.config import ModelConfig, TrainingConfig, experiment_names, load_experiment, parse_experiment
+from urbanwm.model.config import (
+    ModelConfig,
+    TrainingConfig,
+    experiment_names,
+    load_experiment,
+    parse_experiment,
+)
 
 PACKAGE = Path(urbanwm.__file__).parent
 
@@ -106,17 +112,15 @@ def test_the_flat_parameters_fit_a_trackers_compare_page() -> None:
 def test_every_key_is_read_by_the_code() -> None:
     read: set[str] = set()
     for path in [*(PACKAGE / "model").glob("*.py"), *(PACKAGE / "training").glob("*.py")]:
-        read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        read |= {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
     assert set(ModelConfig.model_fields) | set(TrainingConfig.model_fields) <= read
 
 
 def test_every_key_is_documented() -> None:
     for section in (ModelConfig, TrainingConfig):
-        undocumented = [
-            name
-            for name, field in section.model_fields.items()
-            if not field.description and name not in {"device"}
-        ]
+        undocumented = [name for name, field in section.model_fields.items() if not field.description]
         assert undocumented == []
 
 

@@ -188,7 +188,6 @@ def test_a_signal_added_later_gets_its_columns_and_old_rows_stay(lake, monkeypat
     lake.upsert(series([1, 2]))
     ozone = Signal("o3", "µg/m³", 0, 1000, "pollutant", "ozone")
     monkeypatch.setitem(SIGNALS, "o3", ozone)
-    monkeypatch.setattr(urbanwm.lake, "OFFERED", urbanwm.lake.OFFERED.update_column("signal", checks=None))
     assert lake.read("x", signals=["o3"])["o3"].isna().all()
     lake.upsert(batch(observation(1, 40, signal="o3")))
     frame = lake.read("x", signals=["pm25", "o3"])

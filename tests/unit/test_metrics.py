@@ -1,4 +1,4 @@
-"""Scores, against values worked out by hand and against the published scores of other libraries' forecasts."""
+"""Scores, against values worked out by hand and against published scores of other libraries."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
 
 
 def test_published_scores_of_other_libraries_are_reproduced(shared_dir: Path) -> None:
-    """CRPS, MAE and coverage of two peers, and the interval of their ratio, as the protocol's table has them."""
+    """CRPS, MAE and coverage of two peers, and the interval of their ratio, as the protocol has them."""
     ensemble, ridge = (
         read_forecasts(shared_dir / "peers" / f"madrid_dev__{name}.parquet", name)
         for name in ("ensemble", "ridge")

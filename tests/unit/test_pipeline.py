@@ -17,7 +17,7 @@ from urbanwm.pipeline import CityIngest, NightReport, PromotionOutcome, Steps, T
 from urbanwm.pipeline import data as data_module
 from urbanwm.pipeline.data import read_night
 from urbanwm.pipeline.judge import score_metrics
-from urbanwm.pipeline.train import make_plan
+from urbanwm.pipeline.plan import make_plan
 from urbanwm.settings import load_settings
 
 NOW = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
@@ -145,6 +145,7 @@ class TestNight:
     def test_the_text_shows_whole_scores_and_leaves_lead_buckets_to_the_run(self, settings):
         text = NightReport(NOW, "done", training=TRAINED).text()
         assert "test/pm25/mae: 4" in text
+        assert "mae_h6" not in text
 
 
 class FakeLake:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ def test_the_best_weights_load_strictly_into_a_fresh_model(tmp_path: Path) -> No
     experiment = small_experiment("urban")
     spec, _ = small_series(experiment)
     loaded = load_best(experiment, spec, tmp_path)
-    for (name, one), (_, other) in zip(loaded.named_parameters(), result.model.named_parameters(), strict=True):
+    for (name, one), (_, other) in zip(
+        loaded.named_parameters(), result.model.named_parameters(), strict=True
+    ):
         assert torch.equal(one, other), name
 
 
@@ -94,16 +97,17 @@ def test_a_short_run_learns_what_is_there_to_learn(tmp_path: Path) -> None:
 def test_before_its_first_step_the_urban_model_forecasts_like_a_seasonal_regression(tmp_path: Path) -> None:
     seasonal = _train(tmp_path / "a", training__steps=1, training__learning_rate=1e-12)
     experiment = small_experiment("urban")
-    spec, series = small_series(experiment)
-    plain = UrbanWorldModel(experiment.model, ModelDims.of(spec)).predictor.skip_weights
-    assert not torch.allclose(seasonal.model.predictor.skip_weights, plain, atol=1e-3)
+    spec, _ = small_series(experiment)
+    plain = UrbanWorldModel(experiment.model, ModelDims.of(spec)).seasonal.skip_weights
+    assert not torch.allclose(seasonal.model.seasonal.skip_weights, plain, atol=1e-3)
     assert seasonal.history[-1]["val_mae_energy_mwh"] < 0.3
 
 
 def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     result = _train(
-        tmp_path, training__steps=40, training__patience=2, training__learning_rate=1e-12, training__ema_decay=0.0,
-        training__min_learning_rate=0.0, training__weight_decay=0.0, training__validate_every=2,
+        tmp_path, training__steps=40, training__patience=2, training__learning_rate=1e-12,
+        training__ema_decay=0.0, training__min_learning_rate=0.0, training__weight_decay=0.0,
+        training__validate_every=2,
     )  # fmt: skip
     assert result.stopped_early
     assert result.steps < 40
@@ -187,7 +191,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_minimum() -> None:
     assert max(rates) == pytest.approx(3e-4)
     assert rates[49] == pytest.approx(3e-4)
     assert rates[500] == pytest.approx(1e-6)
-    assert all(later <= earlier for earlier, later in zip(rates[50:], rates[51:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[50:]))
 
 
 def test_an_average_without_decay_is_the_weights_themselves() -> None:

@@ -151,7 +151,7 @@ def _aligned_leads(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Check lead = hours since the origin + 1, after shifting an origin that is the last known hour."""
     since = (table["timestamp"] - table["origin"]) / HOUR
     if np.array_equal(since, table["lead_hours"]):
-        table["origin"] = table["origin"] + HOUR
+        table["origin"] = (table["origin"] + HOUR).dt.as_unit("us")
         since = since - 1.0
     wrong = (since + 1.0 != table["lead_hours"]) | (table["lead_hours"] < 1)
     if wrong.any():

@@ -26,7 +26,8 @@ class GateLimits:
     Attributes:
         margin: Relative loss on one signal that still counts as not worse.
         confidence: Of the two-sided interval that must lie below 1 for "better"; of 200 pairs of equal models
-            about 2.5 % pass at 0.95.
+            about 3.5 % pass at 0.95. A gain of 3 % passes in 94 % of cases where two seeds of one model
+            differ by 0.7 %, and in 69 % where they differ by 1.2 % (60 origin days).
         harm_confidence: One-sided confidence at which a loss beyond the margin counts as real. Lower than
             `confidence` on purpose: a harm needs less proof than a gain.
         bucket_margin: The same as `margin` for one signal in one lead bucket, against the champion only:
@@ -118,7 +119,7 @@ def decide(
             draws=draws,
             seed=seed,
         )
-        refusals += _refusals(compared[name], name, limits)
+        refusals += comparison_refusals(compared[name], name, limits)
     coverage = {name: _coverage(table) for name, table in {"challenger": scores, **rival_scores}.items()}
     nearest_rival = next(iter(rivals))
     refusals += _miscalibrated(coverage["challenger"], coverage[nearest_rival], nearest_rival, limits)
@@ -145,8 +146,8 @@ def _limits(margin: float, confidence: float) -> GateLimits:
     return GateLimits(margin=margin, confidence=confidence)
 
 
-def _refusals(compared: Comparison, rival: str, limits: GateLimits) -> list[str]:
-    """Say why a comparison with one rival forbids promotion; empty = it does not."""
+def comparison_refusals(compared: Comparison, rival: str, limits: GateLimits) -> list[str]:
+    """Say why a comparison with the "champion" or the "baseline" forbids promotion; empty: it does not."""
     overall = compared.overall
     reasons = []
     if overall.high >= 1.0:

@@ -20,7 +20,9 @@ CHANGE_SIGNALS = ("temperature_c", "wind_speed_ms", "pressure_hpa")
 CHANGE_HOURS = 24
 CHANGE_SUFFIX = f"_change_{CHANGE_HOURS}h"
 ACTIVITY = ("gdp_activity_index", "commercial_load_factor")
-# DESIGN §4, in its order; the last slot pads to 12.
+# DESIGN §4, in its order; the last slot pads to 12. Kept as it is, with its weaknesses: the activity indices
+# are 1 in every real record, hour and weekday are not known ahead in imagination, a missing value looks like
+# the mean, and the targets stay in raw units, so that energy owns the loss.
 REFERENCE_INPUTS = (
     *TARGETS,
     *ACTIONS,

@@ -1,1 +1,1 @@
-"""The world model: configuration, network, export and the bundle. Importing this package does not import torch."""
+"""The world model: configuration, network, export, bundle. Importing this package does not import torch."""

@@ -21,7 +21,16 @@ FORMAT: Final = 1
 MANIFEST: Final = "bundle.json"
 WEIGHTS, FILTER, ROLLOUT, EXAMPLE = "weights.safetensors", "filter.onnx", "rollout.onnx", "example.json"
 FILES: Final = (WEIGHTS, FILTER, ROLLOUT, EXAMPLE)
-SECTIONS: Final = ("format", "experiment", "spec", "calibration", "assumptions", "provenance", "files", "checksum")
+SECTIONS: Final = (
+    "format",
+    "experiment",
+    "spec",
+    "calibration",
+    "assumptions",
+    "provenance",
+    "files",
+    "checksum",
+)
 MAX_FILE_BYTES: Final = 256 * 2**20
 PARITY: Final = 1e-5
 """Largest difference to the stored answer, relative to max(1, |answer|)."""
@@ -30,7 +39,7 @@ Float = NDArray[np.float32]
 
 
 class Imagined(NamedTuple):
-    """A rollout: `output (B, H, 3, Q)` in normalised units (reference: raw, Q = 1), h `(B, H, D)`, z `(B, H, Z)`."""
+    """A rollout: `output (B, H, 3, Q)`, normalised (reference: raw, Q = 1), h `(B, H, D)`, z `(B, H, Z)`."""
 
     output: Float
     h: Float
@@ -93,7 +102,9 @@ class Bundle:
         for name, content in contents.items():
             expected = manifest["files"][name]
             if hashlib.sha256(content).hexdigest() != expected:
-                raise BundleInvalid(f"{name} was altered: its checksum does not match", field=name, allowed=expected)
+                raise BundleInvalid(
+                    f"{name} was altered: its checksum does not match", field=name, allowed=expected
+                )
         return cls(manifest, contents, hashlib.sha256(raw).hexdigest())
 
     def filter(self, windows: Windows, noise: Float | None = None) -> tuple[Float, Float]:
@@ -105,7 +116,9 @@ class Bundle:
         """
         hours = slice(0, windows.context_hours)
         if windows.context_hours < 1:
-            raise InternalContractBroken("a window without context has no belief", field="context_hours", value=0)
+            raise InternalContractBroken(
+                "a window without context has no belief", field="context_hours", value=0
+            )
         feeds = {
             "observed": windows.observed[:, hours],
             "observed_mask": windows.observed_mask[:, hours],
@@ -167,7 +180,9 @@ class Bundle:
                 raise BundleInvalid(f"the example's {name} has another shape", field=name, value=answer.shape)
             worst = float(np.max(np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))))
             if not worst <= PARITY:
-                raise BundleInvalid(f"the example's {name} is answered wrongly", field=name, value=worst, allowed=PARITY)
+                raise BundleInvalid(
+                    f"the example's {name} is answered wrongly", field=name, value=worst, allowed=PARITY
+                )
 
     def _noise(self, noise: Float | None, batch: int, hours: int) -> Float:
         if noise is None:
@@ -260,12 +275,16 @@ def _parse_manifest(raw: bytes) -> dict[str, Any]:
         raise BundleInvalid("the bundle has another format", field="format", value=value, allowed=FORMAT)
     if set(manifest) != set(SECTIONS):
         wrong = sorted(set(manifest) ^ set(SECTIONS))
-        raise BundleInvalid(f"{MANIFEST} has missing or unknown sections", field=wrong[0], allowed=list(SECTIONS))
+        raise BundleInvalid(
+            f"{MANIFEST} has missing or unknown sections", field=wrong[0], allowed=list(SECTIONS)
+        )
     body = {name: value for name, value in manifest.items() if name != "checksum"}
     if hashlib.sha256(_canonical(body)).hexdigest() != manifest["checksum"]:
         raise BundleInvalid(f"{MANIFEST} was altered: its checksum does not match", field="checksum")
     if not isinstance(manifest["files"], dict) or set(manifest["files"]) != set(FILES):
-        raise BundleInvalid(f"{MANIFEST} does not list the files of a bundle", field="files", allowed=list(FILES))
+        raise BundleInvalid(
+            f"{MANIFEST} does not list the files of a bundle", field="files", allowed=list(FILES)
+        )
     return manifest
 
 
@@ -281,7 +300,9 @@ def _session(content: bytes, name: str) -> onnxruntime.InferenceSession:
         raise BundleInvalid(f"{name} is not a graph that can be run: {error}", field=name) from error
 
 
-def _run(session: onnxruntime.InferenceSession, feeds: Mapping[str, Float], outputs: list[str]) -> list[Float]:
+def _run(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, Float], outputs: list[str]
+) -> list[Float]:
     """Run a graph on those feeds that it takes."""
     taken = {
         node.name: np.ascontiguousarray(feeds[node.name], dtype=np.float32) for node in session.get_inputs()

@@ -23,6 +23,8 @@ CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 HASH_CHARACTERS = 16
 RECENT_NAME = re.compile(r"_(\d+)h$")
 """Ends the name of a feature that averages the last hours before the origin; the number is how many."""
+SPECIAL_DAYS = ("is_holiday", "is_bridge_day", "is_year_end")
+CLOCK = ("hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2")
 _TRACKED = (
     "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.dropout",
     "training.steps", "training.batch_size", "training.context_hours", "training.horizon_hours",
@@ -40,10 +42,10 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """The shape of the world model (DESIGN §4); `hidden_dim` and `latent_dim` are part of the HTTP contract."""
+    """The shape of the world model (DESIGN §4); its widths are part of the HTTP contract."""
 
     kind: Literal["reference", "urban"]
-    """`reference`: DESIGN §4 as written. `urban`: masks, filtered context, known-ahead inputs, quantile head."""
+    """`reference`: DESIGN §4 as written. `urban`: masks, filtered context, inputs known ahead, quantiles."""
     hidden_dim: int = Field(default=256, ge=1)
     """Width of the deterministic state h and of every hidden layer."""
     latent_dim: int = Field(default=128, ge=1)
@@ -145,7 +147,7 @@ class ExperimentConfig(_Frozen):
         return hashlib.sha256(canonical.encode()).hexdigest()[:HASH_CHARACTERS]
 
     def flatten(self) -> dict[str, str | int | float]:
-        """Return the values that distinguish runs, by dotted name: fewer than 25, for a tracker's compare page."""
+        """Return what distinguishes runs, by dotted name: fewer than 25, for a tracker's compare page."""
         document = self.to_dict() | {"config_hash": self.config_hash()}
         return {key: _at(document, key) for key in _TRACKED}
 
@@ -163,14 +165,17 @@ class SpecDims(Protocol):
     def skip_dim(self) -> int: ...  # noqa: D102
     @property
     def skip_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def known_names(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class ModelDims:
     """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target.
 
-    Of the skip features the first `skip_levels` are seasonal levels (last week, similar-day means); the rest stand
-    for the last hours before the origin.
+    Of the skip features the first `skip_levels` are seasonal levels (last week, similar-day means); the rest
+    stand for the last hours before the origin. `special` and `clock` are columns of the known-ahead inputs:
+    flags of special days, and harmonics of the local hour.
     """
 
     observed: int
@@ -178,13 +183,21 @@ class ModelDims:
     action: int
     skip: int
     skip_levels: int
+    special: tuple[int, ...] = ()
+    clock: tuple[int, ...] = ()
     targets: int = len(TARGETS)
 
     @classmethod
     def of(cls, spec: SpecDims) -> ModelDims:
         """Read the widths from a feature spec."""
         levels = [RECENT_NAME.search(name) is None for name in spec.skip_names]
-        return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels))
+        special, clock = (
+            tuple(spec.known_names.index(name) for name in names if name in spec.known_names)
+            for names in (SPECIAL_DAYS, CLOCK)
+        )
+        return cls(
+            spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels), special, clock
+        )
 
 
 def quantile_levels(kind: str) -> tuple[float, ...]:
@@ -197,7 +210,9 @@ def experiment_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS_DIR.glob("*.yaml"))
 
 
-def load_experiment(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> ExperimentConfig:
+def load_experiment(
+    name_or_path: str | Path, overrides: Mapping[str, object] | None = None
+) -> ExperimentConfig:
     """Read an experiment by built-in name (`urban`) or from a YAML file.
 
     Args:
@@ -205,7 +220,8 @@ def load_experiment(name_or_path: str | Path, overrides: Mapping[str, object] | 
         overrides: Values by dotted name, such as `{"training.steps": 50}`; they win over the file.
 
     Raises:
-        BadInput: No such experiment, not YAML, an unknown key (with the nearest valid one), or a refused value.
+        BadInput: No such experiment, not YAML, an unknown key (with the nearest valid one), or a refused
+        value.
     """
     document = _read_document(name_or_path)
     for key, value in (overrides or {}).items():
@@ -240,13 +256,17 @@ def _read_document(name_or_path: str | Path) -> dict[str, Any]:
             nearest = nearest_name(str(name_or_path), names)
             hint = f" (did you mean {nearest!r}?)" if nearest else ""
             raise BadInput(
-                f"no experiment named {str(name_or_path)!r}{hint}", field="experiment", allowed=", ".join(names)
+                f"no experiment named {str(name_or_path)!r}{hint}",
+                field="experiment",
+                allowed=", ".join(names),
             )
         path = CONFIGS_DIR / f"{name_or_path}.yaml"
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"cannot read the experiment file: {error}", field="experiment", value=str(path)) from error
+        raise BadInput(
+            f"cannot read the experiment file: {error}", field="experiment", value=str(path)
+        ) from error
     if not isinstance(document, dict):
         raise BadInput("the experiment file is not a mapping", field="experiment", value=str(path))
     return document

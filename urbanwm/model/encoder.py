@@ -13,8 +13,8 @@ def hidden_layer(width_in: int, width: int, activation: type[nn.Module], dropout
 class Encoder(nn.Module):
     """Observation `(..., input_dim)` to embedding `(..., latent_dim)`.
 
-    Two hidden layers of Linear + LayerNorm + activation + dropout, then a linear map (DESIGN §4: 12 → 256 → 256 → 128).
-    It has no memory, so it runs over all hours of a window at once.
+    Two hidden layers of Linear + LayerNorm + activation + dropout, then a linear map (DESIGN §4: 12 → 256 →
+    256 → 128). It has no memory, so it runs over all hours of a window at once.
     """
 
     def __init__(

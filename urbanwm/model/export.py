@@ -95,7 +95,9 @@ def _example(model: UrbanWorldModel, spec: FeatureSpec) -> dict[str, Any]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(EXAMPLE_BATCH, hours, *shape, generator=generator)
 
-    mask = (torch.rand(EXAMPLE_BATCH, hours, dims.observed, generator=generator) < EXAMPLE_PRESENT_SHARE).float()
+    mask = (
+        torch.rand(EXAMPLE_BATCH, hours, dims.observed, generator=generator) < EXAMPLE_PRESENT_SHARE
+    ).float()
     batch = Batch(
         observed=normal(dims.observed) * mask,
         observed_mask=mask,

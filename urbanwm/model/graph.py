@@ -1,4 +1,4 @@
-"""The world model as two ONNX graphs, built node by node: one Scan each, any batch and any number of hours."""
+"""The world model as two ONNX graphs, built node by node: one Scan each, any batch, any number of hours."""
 
 from __future__ import annotations
 
@@ -95,17 +95,12 @@ class _Graph:
                 raise InternalContractBroken(f"no ONNX form for layer {type(layer).__name__}")
         return x
 
-    def weighted_sum(self, x: str, weights: Tensor, *, keep: bool) -> str:
-        """Return the sum over the last axis of x · weights."""
-        product = self.op("Mul", x, self.weight(weights))
-        return self.op("ReduceSum", product, self.integers(-1), keepdims=int(keep))
-
 
 def rollout_graph(model: UrbanWorldModel) -> bytes:
     """Return the graph that imagines: `h, z, [known], action, [skip], noise` to `output, h_path, z_path`.
 
-    Inputs the model does not have (known and skip of the reference) are left out. All tensors are float32 and batch
-    first; batch and hours are free. Noise zeros give the latent means.
+    Inputs the model does not have (known and skip of the reference) are left out. All tensors are float32
+    and batch first; batch and hours are free. Noise zeros give the latent means.
     """
     dims, config, graph = model.dims, model.config, _Graph("n")
     inputs = [_state("h", config.hidden_dim), _state("z", config.latent_dim), *_drive_inputs(model)]
@@ -114,7 +109,9 @@ def rollout_graph(model: UrbanWorldModel) -> bytes:
     _, _, h_path, z_path = _scan(graph, body, ["h", "z"], scanned)
     output = _read_out(model, graph, graph.op("Concat", h_path, z_path, axis=-1))
     named = {"output": output, "h_path": h_path, "z_path": z_path}
-    quantiles = len(model.predictor.steps_to_quantiles[0]) if isinstance(model.predictor, QuantilePredictor) else 1
+    quantiles = (
+        len(model.predictor.steps_to_quantiles[0]) if isinstance(model.predictor, QuantilePredictor) else 1
+    )
     outputs = [
         _tensor("output", BATCH, HOURS, dims.targets, quantiles),
         _tensor("h_path", BATCH, HOURS, config.hidden_dim),
@@ -126,8 +123,8 @@ def rollout_graph(model: UrbanWorldModel) -> bytes:
 def filter_graph(model: UrbanWorldModel) -> bytes:
     """Return the graph that gives the belief at the origin, `h` and `z`, from the context.
 
-    Urban: `observed, observed_mask, known, action, skip, noise` through the posterior. Reference: `observed` alone,
-    whose last hour is encoded as z with h = 0.
+    Urban: `observed, observed_mask, known, action, skip, noise` through the posterior. Reference: `observed`
+    alone, whose last hour is encoded as z with h = 0.
     """
     dims, config, graph = model.dims, model.config, _Graph("n")
     inputs = [_tensor("observed", BATCH, HOURS, dims.observed)]
@@ -204,14 +201,34 @@ def _input_drive(model: UrbanWorldModel, graph: _Graph) -> str:
 
 def _encode(model: UrbanWorldModel, graph: _Graph) -> str:
     """Join observation, mask and innovation (observation minus seasonal path) and encode them."""
-    if not isinstance(model.predictor, QuantilePredictor):
-        raise InternalContractBroken("the innovation needs the seasonal path of the quantile head")
-    seasonal = graph.weighted_sum("skip", model.predictor.skip_weights, keep=False)
+    seasonal = _seasonal(model, graph)
     bounds = (graph.integers(0), graph.integers(model.dims.targets), graph.integers(2))
     observed, mask = (graph.op("Slice", name, *bounds) for name in ("observed", "observed_mask"))
     innovation = graph.op("Mul", graph.op("Sub", observed, seasonal), mask)
     joined = graph.op("Concat", "observed", "observed_mask", innovation, axis=-1)
     return graph.sequential(model.encoder.net, joined)
+
+
+def _seasonal(model: UrbanWorldModel, graph: _Graph) -> str:
+    """Return the seasonal path `(batch, hours, 3)`."""
+    path = model.seasonal
+    if path is None:
+        raise InternalContractBroken("the reference has no seasonal path")
+    weighted = graph.op("Mul", "skip", graph.weight(path.skip_weights))
+    total = graph.op("ReduceSum", weighted, graph.integers(-1), keepdims=0)
+    if not path.special:
+        return total
+    special, harmonics = (
+        graph.op("Gather", "known", graph.integers(*columns), axis=-1)
+        for columns in (path.special, path.clock)
+    )
+    # special · (w_0 + Σ w_k · harmonic_k) per target, without forming the outer product
+    weights = path.special_weights.detach().view(model.dims.targets, len(path.special), -1)
+    shape = graph.integers(0, 0, model.dims.targets, len(path.special))
+    by_hour = graph.linear(harmonics, weights[..., 1:].flatten(0, 1), weights[..., 0].flatten())
+    profile = graph.op("Reshape", by_hour, shape)
+    effect = graph.op("Mul", profile, graph.op("Unsqueeze", special, graph.integers(2)))
+    return graph.op("Add", total, graph.op("ReduceSum", effect, graph.integers(-1), keepdims=0))
 
 
 def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:
@@ -230,7 +247,7 @@ def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:
     raw = graph.linear(raw, head.out.weight, head.out.bias)
     raw = graph.op("Reshape", raw, graph.integers(0, 0, head.targets, quantiles))
     deviation, raw_steps = graph.split(raw, quantiles - steps, steps)
-    median = graph.op("Add", graph.weighted_sum("skip", head.skip_weights, keep=True), deviation)
+    median = graph.op("Add", graph.op("Unsqueeze", _seasonal(model, graph), graph.integers(-1)), deviation)
     spread = graph.op("MatMul", graph.op("Softplus", raw_steps), graph.weight(head.steps_to_quantiles))
     return graph.op("Add", median, spread)
 
@@ -249,7 +266,10 @@ def _zeros(graph: _Graph, width: int) -> str:
 def _drive_inputs(model: UrbanWorldModel) -> list[onnx.ValueInfoProto]:
     """Return the inputs that both graphs of a model share."""
     dims = model.dims
-    inputs = [_tensor("action", BATCH, HOURS, dims.action), _tensor("noise", BATCH, HOURS, model.config.latent_dim)]
+    inputs = [
+        _tensor("action", BATCH, HOURS, dims.action),
+        _tensor("noise", BATCH, HOURS, model.config.latent_dim),
+    ]
     if dims.known:
         inputs.append(_tensor("known", BATCH, HOURS, dims.known))
     if dims.skip:
@@ -281,4 +301,5 @@ def _finish(
         ir_version=IR_VERSION,
     )
     onnx.checker.check_model(built, full_check=True)
-    return built.SerializeToString(deterministic=True)
+    content: bytes = built.SerializeToString(deterministic=True)
+    return content

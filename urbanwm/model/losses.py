@@ -23,7 +23,7 @@ class Losses(NamedTuple):
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of `(B, T, 3)` per signal over the hours that were observed; 0 for a signal without any."""
+    """Return the mean of `(B, T, 3)` per signal over the observed hours; 0 for a signal without any."""
     return (values * mask).sum(dim=(0, 1)) / mask.sum(dim=(0, 1)).clamp(min=1.0)
 
 
@@ -50,11 +50,11 @@ def kl_weight(recipe: TrainingConfig, step: int) -> float:
 def reference_loss(
     model: UrbanWorldModel, batch: Batch, noise: Tensor, recipe: TrainingConfig, step: int
 ) -> Losses:
-    """Return the reference's ELBO: raw-unit MSE of the posterior's read-out plus the annealed KL(q‖p) (DESIGN §4)."""
+    """Return the reference's loss: raw-unit MSE of the read-out plus annealed KL(q‖p) (DESIGN §4)."""
     path = model.observe(batch, noise, hours=batch.target.shape[1])
     prior = model.rssm.prior(path.h)
     kl = kl_divergence(Gaussian(path.mean, path.logvar), prior).mean()
-    error = (model.decode(path.h, path.z, batch.skip).squeeze(-1) - batch.target).square()
+    error = (model.decode(path.h, path.z, batch.skip, batch.known).squeeze(-1) - batch.target).square()
     per_signal = masked_mean(error, batch.target_mask)
     reconstruction = per_signal.mean()
     total = recipe.reconstruction_weight * reconstruction + kl_weight(recipe, step) * kl
@@ -66,15 +66,18 @@ def open_loop_loss(
 ) -> Losses:
     """Return the urban model's loss: what it is used for is what it is trained on.
 
-    Quantile loss of the hours imagined from the prior after filtering the context, a smaller one on the filtered
-    hours, and the two halves of the KL with stop-gradients and free bits (Hafner et al. 2023).
+    Quantile loss of the hours imagined from the prior after filtering the context, a smaller one on the
+    filtered hours, and the two halves of the KL with stop-gradients and free bits (Hafner et al. 2023).
     """
     hours = batch.context_hours
     seen = model.observe(batch, noise[:, :hours], hours=hours)
     ahead = model.rssm.imagine(
-        model.inputs(batch.known[:, hours:], batch.action[:, hours:]), State(seen.h[:, -1], seen.z[:, -1]), noise[:, hours:]
+        model.inputs(batch.known[:, hours:], batch.action[:, hours:]),
+        State(seen.h[:, -1], seen.z[:, -1]),
+        noise[:, hours:],
     )
-    output = model.decode(torch.cat([seen.h, ahead.h], dim=1), torch.cat([seen.z, ahead.z], dim=1), batch.skip)
+    h, z = torch.cat([seen.h, ahead.h], dim=1), torch.cat([seen.z, ahead.z], dim=1)
+    output = model.decode(h, z, batch.skip, batch.known)
     pinball = quantile_loss(output, batch.target)
     context = masked_mean(pinball[:, :hours], batch.target_mask[:, :hours])
     horizon = masked_mean(pinball[:, hours:], batch.target_mask[:, hours:])

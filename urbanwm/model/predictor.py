@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import NormalDist
 
 import torch
@@ -20,7 +21,7 @@ INITIAL_SPREAD = 0.5
 
 
 class Predictor(nn.Module):
-    """The reference's point heads on `[h, z]` (DESIGN §4): pm25 µg/m³, energy MWh, traffic index, in raw units.
+    """The reference's point heads on `[h, z]` (DESIGN §4), in raw units: µg/m³, MWh, traffic index.
 
     Softplus leaves pm25 and energy unbounded above: a weakness that the reference keeps.
     """
@@ -34,9 +35,8 @@ class Predictor(nn.Module):
             nn.Linear(hidden_dim, targets),
         )
 
-    def forward(self, state: Tensor, skip: Tensor) -> Tensor:
-        """Return the forecast `(..., 3, 1)` of every state `(..., D + Z)`; `skip` is not used here."""
-        del skip
+    def forward(self, state: Tensor) -> Tensor:
+        """Return the forecast `(..., 3, 1)` of every state `(..., D + Z)`."""
         pm25, energy, traffic = self.net(state).unbind(-1)
         heads = (
             functional.softplus(pm25) * PM25_SCALE_UGM3 + PM25_FLOOR_UGM3,
@@ -47,20 +47,17 @@ class Predictor(nn.Module):
 
 
 class QuantilePredictor(nn.Module):
-    """Seven quantiles per target in normalised units: a linear skip plus the network's deviation from it.
+    """Seven quantiles per target in normalised units: the seasonal path plus the network's deviation from it.
 
-    The median is `skip · weights + deviation`; the other quantiles are reached from it by positive steps
-    (cumulative softplus), so they cannot cross. The output layer starts at zero: before training the median *is*
-    the mean of the seasonal levels (last week, similar days) and the spread that of a Gaussian.
+    The median is `seasonal + deviation`; the other quantiles are reached from it by positive steps
+    (cumulative softplus), so they cannot cross. The output layer starts at zero: before training the median
+    *is* the seasonal path and the spread that of a Gaussian.
     """
 
-    skip_weights: Tensor
     steps_to_quantiles: Tensor
 
-    def __init__(
-        self, state_dim: int, hidden_dim: int, targets: int, skip_dim: int, skip_levels: int, *, dropout: float
-    ) -> None:
-        """Make the layers; of the `skip_dim` skip features per target the first `skip_levels` are levels."""
+    def __init__(self, state_dim: int, hidden_dim: int, targets: int, *, dropout: float) -> None:
+        """Make the layers; `state_dim` is the width of `[h, z]`."""
         super().__init__()
         self.targets = targets
         self.net = nn.Sequential(
@@ -68,18 +65,17 @@ class QuantilePredictor(nn.Module):
             *hidden_layer(hidden_dim, hidden_dim, nn.SiLU, dropout),
         )
         self.out = nn.Linear(hidden_dim, targets * len(QUANTILE_LEVELS))
-        mean_of_levels = (torch.arange(skip_dim) < skip_levels) / skip_levels
-        self.skip_weights = nn.Parameter(mean_of_levels.repeat(targets, 1))
         self.register_buffer("steps_to_quantiles", _steps_to_quantiles(), persistent=False)
         with torch.no_grad():
             self.out.weight.zero_()
             self.out.bias.copy_(torch.tensor([0.0, *_initial_steps()]).repeat(targets))
 
-    def forward(self, state: Tensor, skip: Tensor) -> Tensor:
-        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)` and skip features `(..., 3, J)`."""
+    def forward(self, state: Tensor, seasonal: Tensor) -> Tensor:
+        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)` and the seasonal path `(..., 3)`."""
         raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
-        median = (skip * self.skip_weights).sum(dim=-1, keepdim=True) + raw[..., :1]
-        return median + functional.softplus(raw[..., 1:]) @ self.steps_to_quantiles
+        median = seasonal.unsqueeze(-1) + raw[..., :1]
+        quantiles: Tensor = median + functional.softplus(raw[..., 1:]) @ self.steps_to_quantiles
+        return quantiles
 
 
 def _steps_to_quantiles() -> Tensor:
@@ -97,5 +93,5 @@ def _initial_steps() -> list[float]:
     """Return the softplus pre-images of the steps between a Gaussian's quantiles."""
     normal = NormalDist(sigma=INITIAL_SPREAD)
     quantiles = [normal.inv_cdf(level) for level in QUANTILE_LEVELS]
-    gaps = [upper - lower for lower, upper in zip(quantiles, quantiles[1:], strict=False)]
+    gaps = [upper - lower for lower, upper in pairwise(quantiles)]
     return [math.log(math.expm1(gap)) for gap in gaps]

@@ -7,8 +7,9 @@ Filtering and imagining are the same recurrence. With D = width of h, Z = width 
     mean, lv = W_o a_t + b_o
     z_t      = mean + noise_t · exp(clamp(lv) / 2)
 
-`input_drive` is what is known of the GRU's input beforehand, `head_drive` what is known of the head's: the embedding
-when filtering (posterior), only a bias when imagining (prior). Both are one matrix product over all hours, outside.
+`input_drive` is what is known of the GRU's input beforehand, `head_drive` what is known of the head's: the
+embedding when filtering (posterior), only a bias when imagining (prior). Both are one matrix product over
+all hours, outside.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 LOGVAR_MIN, LOGVAR_MAX = -10.0, 2.0
 
 
 class Trajectory(NamedTuple):
-    """States of consecutive hours: h `(T, B, D)`; z, mean and logvar `(T, B, Z)`; batch first outside this module."""
+    """States of consecutive hours: h `(T, B, D)`; z, mean and logvar `(T, B, Z)`; batch first elsewhere."""
 
     h: Tensor
     z: Tensor
@@ -70,15 +71,16 @@ def run_recurrence(
         silu: Whether f is SiLU; otherwise ReLU.
     """
     drive = head_drive.expand(input_drive.shape[0], *h.shape)
-    return Trajectory(*_Recurrence.apply(input_drive, drive, noise, h, z, *weights, silu))  # type: ignore[no-untyped-call]
+    path = _Recurrence.apply(input_drive, drive, noise, h, z, *weights, silu)  # type: ignore[no-untyped-call]
+    return Trajectory(*path)
 
 
 class _Recurrence(torch.autograd.Function):
     """Three matrix products per hour forward and three backward, into buffers allocated once.
 
-    h_t feeds the head of its own hour and the gates of the next, so both are one product with `[W_a; W_h]`. All
-    gate derivatives are computed for all hours before the backward loop, all weight gradients after it, each as one
-    product over T·B rows. About twice as fast as autograd over `recurrence_plain`.
+    h_t feeds the head of its own hour and the gates of the next, so both are one product with `[W_a; W_h]`.
+    All gate derivatives are computed for all hours before the backward loop, all weight gradients after it,
+    each as one product over T·B rows. About twice as fast as autograd over `recurrence_plain`.
     """
 
     @staticmethod
@@ -95,7 +97,7 @@ class _Recurrence(torch.autograd.Function):
         hidden_to_head: Tensor,
         head_out: Tensor,
         head_out_bias: Tensor,
-        silu: bool,  # noqa: FBT001 - torch passes arguments by position
+        silu: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         T, B, gates_width = input_drive.shape
         D, Z = gates_width // 3, z.shape[1]
@@ -130,14 +132,36 @@ class _Recurrence(torch.autograd.Function):
             torch.clamp(logvar, LOGVAR_MIN, LOGVAR_MAX, out=spread[t]).mul_(0.5).exp_().mul_(noise[t])
             torch.add(out[t, :, :Z], spread[t], out=zs[t + 1])
         ctx.save_for_backward(
-            hs, zs, gates, from_hidden, head_in, head, out, spread, latent_to_gates, hidden_to_gates, hidden_to_head, head_out
+            hs,
+            zs,
+            gates,
+            from_hidden,
+            head_in,
+            head,
+            out,
+            spread,
+            latent_to_gates,
+            hidden_to_gates,
+            hidden_to_head,
+            head_out,
         )
         ctx.silu = silu
-        return hs[1:].clone(), zs[1:].clone(), out[..., :Z].clone(), out[..., Z:].clamp(LOGVAR_MIN, LOGVAR_MAX)
+        return (
+            hs[1:].clone(),
+            zs[1:].clone(),
+            out[..., :Z].clone(),
+            out[..., Z:].clamp(LOGVAR_MIN, LOGVAR_MAX),
+        )
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad_h: Tensor, grad_z: Tensor, grad_mean: Tensor, grad_logvar: Tensor) -> Any:  # noqa: ANN401
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401
+        grad_h: Tensor,
+        grad_z: Tensor,
+        grad_mean: Tensor,
+        grad_logvar: Tensor,
+    ) -> tuple[Tensor | None, ...]:
         hs, zs, gates, from_hidden, head_in, head, out, spread, w_z, w_h, w_a, w_o = ctx.saved_tensors
         T, B, D = grad_h.shape
         Z = grad_z.shape[2]

@@ -10,13 +10,22 @@ from urbanwm.model.recurrence import LOGVAR_MAX, LOGVAR_MIN, RecurrentWeights, T
 
 
 def run_recurrence_plain(
-    input_drive: Tensor, head_drive: Tensor, noise: Tensor, h: Tensor, z: Tensor, weights: RecurrentWeights, *, silu: bool
+    input_drive: Tensor,
+    head_drive: Tensor,
+    noise: Tensor,
+    h: Tensor,
+    z: Tensor,
+    weights: RecurrentWeights,
+    *,
+    silu: bool,
 ) -> Trajectory:
     """Run the recurrence hour by hour; arguments and result as `recurrence.run_recurrence`."""
     activation = functional.silu if silu else functional.relu
     head_drives = head_drive.expand(input_drive.shape[0], *h.shape).unbind(0)
     hours: list[Trajectory] = []
-    for drive_t, head_drive_t, noise_t in zip(input_drive.unbind(0), head_drives, noise.unbind(0), strict=True):
+    for drive_t, head_drive_t, noise_t in zip(
+        input_drive.unbind(0), head_drives, noise.unbind(0), strict=True
+    ):
         from_input = drive_t + functional.linear(z, weights.latent_to_gates)
         from_hidden = functional.linear(h, weights.hidden_to_gates, weights.gates_bias)
         input_r, input_u, input_n = from_input.chunk(3, dim=-1)

@@ -31,8 +31,8 @@ class Gaussian(NamedTuple):
 class RSSM(nn.Module):
     """A GRU that carries h, a prior p(z_t | h_t) and a posterior q(z_t | h_t, o_t).
 
-    The GRU's input at hour t is `[z_{t-1}, input_t]`, where `input_t` is the action of that hour and, in the urban
-    model, everything else known ahead of it. Tensors are batch-first: `(batch, time, feature)`.
+    The GRU's input at hour t is `[z_{t-1}, input_t]`, where `input_t` is the action of that hour and, in the
+    urban model, everything else known ahead of it. Tensors are batch-first: `(batch, time, feature)`.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class RSSM(nn.Module):
             nn.Linear(hidden_dim, hidden_dim), activation(), nn.Linear(hidden_dim, 2 * latent_dim)
         )
         self.posterior_net = nn.Sequential(
-            nn.Linear(hidden_dim + embedding_dim, hidden_dim), activation(), nn.Linear(hidden_dim, 2 * latent_dim)
+            nn.Linear(hidden_dim + embedding_dim, hidden_dim),
+            activation(),
+            nn.Linear(hidden_dim, 2 * latent_dim),
         )
         if slow_update:
             with torch.no_grad():
@@ -119,11 +121,13 @@ class RSSM(nn.Module):
     def _run(
         self, inputs: Tensor, head_drive: Tensor, noise: Tensor, state: State, weights: RecurrentWeights
     ) -> Trajectory:
-        """Project the known inputs of all hours at once, then recur (time first inside, batch first outside)."""
+        """Project the known inputs of all hours at once, then recur (time first inside)."""
         drive = functional.linear(
             inputs.transpose(0, 1), self.recurrent.weight_ih[:, self.latent_dim :], self.recurrent.bias_ih
         )
-        path = run_recurrence(drive, head_drive, noise.transpose(0, 1), state.h, state.z, weights, silu=self.silu)
+        path = run_recurrence(
+            drive, head_drive, noise.transpose(0, 1), state.h, state.z, weights, silu=self.silu
+        )
         return Trajectory(*(part.transpose(0, 1) for part in path))
 
 

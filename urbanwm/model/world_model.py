@@ -19,6 +19,7 @@ from urbanwm.model.encoder import Encoder
 from urbanwm.model.predictor import Predictor, QuantilePredictor
 from urbanwm.model.recurrence import Trajectory
 from urbanwm.model.rssm import RSSM, State
+from urbanwm.model.seasonal import SeasonalPath
 
 if TYPE_CHECKING:
     from urbanwm.features import Windows
@@ -64,17 +65,19 @@ class Imagined(NamedTuple):
 class UrbanWorldModel(nn.Module):
     """The world model of DESIGN §4 (`reference`) and its cured default (`urban`), chosen by `config.kind`.
 
-    The reference encodes one observation as z_0 with h_0 = 0, imagines from the prior though it was trained on
-    posteriors, and sees neither masks nor the calendar ahead. The urban model filters a context window through the
-    posterior, feeds masks and the innovation (observation minus seasonal path) to the encoder and everything known
-    ahead to the GRU, and answers with quantiles around a linear seasonal path.
+    The reference encodes one observation as z_0 with h_0 = 0, imagines from the prior though it was trained
+    on posteriors, and sees neither masks nor the calendar ahead. The urban model filters a context window
+    through the posterior, feeds masks and the innovation (observation minus seasonal path) to the encoder
+    and everything known ahead to the GRU, and answers with quantiles around a linear seasonal path.
     """
 
     def __init__(self, config: ModelConfig, dims: ModelDims) -> None:
         """Make the networks from the current random state of torch."""
         super().__init__()
         if config.kind == "urban" and (dims.skip_levels == 0 or dims.observed < dims.targets):
-            raise InternalContractBroken("the urban model needs skip features and the targets among its inputs")
+            raise InternalContractBroken(
+                "the urban model needs skip features and the targets among its inputs"
+            )
         self.config, self.dims = config, dims
         d, z, cured = config.hidden_dim, config.latent_dim, config.kind == "urban"
         encoder_in = 2 * dims.observed + dims.targets if cured else dims.observed
@@ -82,11 +85,9 @@ class UrbanWorldModel(nn.Module):
             encoder_in, d, z, activation=nn.SiLU if cured else nn.ReLU, dropout=config.dropout
         )
         self.rssm = RSSM(dims.action + dims.known, z, d, z, silu=cured, slow_update=cured)
-        self.predictor: Predictor | QuantilePredictor = (
-            QuantilePredictor(d + z, d, dims.targets, dims.skip, dims.skip_levels, dropout=config.dropout)
-            if cured
-            else Predictor(d + z, d, dims.targets, dropout=config.dropout)
-        )
+        head = QuantilePredictor if cured else Predictor
+        self.predictor = head(d + z, d, dims.targets, dropout=config.dropout)
+        self.seasonal = SeasonalPath(dims) if cured else None
 
     def initial(self, batch: int) -> State:
         """Return the belief before anything was seen."""
@@ -95,12 +96,13 @@ class UrbanWorldModel(nn.Module):
     def embed(self, batch: Batch, hours: slice) -> Tensor:
         """Encode the observations of some hours: `(B, T, Z)`."""
         observed = batch.observed[:, hours]
-        if self.config.kind == "reference":
-            return self.encoder(observed)  # type: ignore[no-any-return]
-        mask, targets = batch.observed_mask[:, hours], self.dims.targets
-        seasonal = (batch.skip[:, hours] * self.predictor.skip_weights).sum(dim=-1)
-        innovation = (observed[..., :targets] - seasonal) * mask[..., :targets]
-        return self.encoder(torch.cat([observed, mask, innovation], dim=-1))  # type: ignore[no-any-return]
+        if self.seasonal is not None:
+            mask, targets = batch.observed_mask[:, hours], self.dims.targets
+            seasonal = self.seasonal(batch.skip[:, hours], batch.known[:, hours])
+            innovation = (observed[..., :targets] - seasonal) * mask[..., :targets]
+            observed = torch.cat([observed, mask, innovation], dim=-1)
+        embedding: Tensor = self.encoder(observed)
+        return embedding
 
     def inputs(self, known: Tensor, action: Tensor) -> Tensor:
         """Join what the GRU is told ahead of each hour: `(B, T, A + K)`."""
@@ -132,18 +134,24 @@ class UrbanWorldModel(nn.Module):
             noise: Standard normal `(B, H, Z)`, or zeros for the latent means.
         """
         path = self.rssm.imagine(self.inputs(known, action), state, noise)
-        return Imagined(self.decode(path.h, path.z, skip), path.h, path.z)
+        return Imagined(self.decode(path.h, path.z, skip, known), path.h, path.z)
 
     def forecast(self, batch: Batch, noise: Tensor) -> Imagined:
         """Filter the context, then imagine the rest of the windows; `noise` `(B, T, Z)`."""
         hours = batch.context_hours
         state = self.start(batch, noise[:, :hours])
         rest = slice(hours, None)
-        return self.imagine(state, batch.known[:, rest], batch.action[:, rest], batch.skip[:, rest], noise[:, rest])
+        return self.imagine(
+            state, batch.known[:, rest], batch.action[:, rest], batch.skip[:, rest], noise[:, rest]
+        )
 
-    def decode(self, h: Tensor, z: Tensor, skip: Tensor) -> Tensor:
+    def decode(self, h: Tensor, z: Tensor, skip: Tensor, known: Tensor) -> Tensor:
         """Read the forecast `(..., 3, Q)` out of states."""
-        output: Tensor = self.predictor(torch.cat([h, z], dim=-1), skip)
+        states = torch.cat([h, z], dim=-1)
+        if self.seasonal is None:
+            output: Tensor = self.predictor(states)
+        else:
+            output = self.predictor(states, self.seasonal(skip, known))
         return output
 
     def loss(self, batch: Batch, noise: Tensor, recipe: TrainingConfig, step: int) -> losses.Losses:

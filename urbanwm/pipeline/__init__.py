@@ -9,8 +9,9 @@ Every function takes plain arguments and can be called from a REPL::
 
 from urbanwm.pipeline.judge import run_backtest
 from urbanwm.pipeline.night import CityIngest, NightReport, Steps, ingest_one, run_ingest, run_nightly
+from urbanwm.pipeline.plan import plan_training
 from urbanwm.pipeline.promote import PromotionOutcome, list_models, run_promote, run_rollback
-from urbanwm.pipeline.train import TrainOutcome, plan_training, run_train
+from urbanwm.pipeline.train import TrainOutcome, run_train
 
 __all__ = [
     "CityIngest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
@@ -13,10 +13,13 @@ from urbanwm.cities import load_city, nightly_city_names
 from urbanwm.clock import Clock, require_utc, utc_now
 from urbanwm.errors import BadInput, DataUnavailable, LakeConflict, SourceError, UrbanWMError
 from urbanwm.ingest import ingest_city
+from urbanwm.pipeline.progress import Progress, Stopwatch, silent
 from urbanwm.pipeline.promote import PromotionOutcome, run_promote
-from urbanwm.pipeline.train import Progress, Stopwatch, TrainOutcome, run_train, silent
+from urbanwm.pipeline.train import TrainOutcome, run_train
 from urbanwm.settings import Settings
 
+HEADLINE_SCORES: Final = ("/mae", "/all")
+"""Scores that a report shows; the run has them all, by lead."""
 Status = Literal["done", "nothing new", "failed", "busy"]
 
 
@@ -81,7 +84,7 @@ class NightReport:
             lines += [
                 f"    {name}: {value:.4g}"
                 for name, value in sorted(self.training.metrics.items())
-                if name.startswith(("test/", "skill/")) and name.count("/") == len(("kind", "signal"))
+                if name.endswith(HEADLINE_SCORES)
             ]
         if self.promotion is not None:
             verdict = "in service" if self.promotion.promoted else "refused"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,22 +15,18 @@ from filelock import FileLock
 from urbanwm.assumptions import load_assumptions
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.clock import Clock, utc_now
-from urbanwm.features import FeatureSpec, build_series, build_spec
+from urbanwm.features import build_series
 from urbanwm.figures import error_by_lead, forecast_fan, training_curves
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
-from urbanwm.model.config import ExperimentConfig, load_experiment
-from urbanwm.pipeline.data import NightData, read_night
 from urbanwm.pipeline.judge import forecast_origins, score_metrics, yardsticks
-from urbanwm.provenance import collect_provenance, document_hash
+from urbanwm.pipeline.plan import KEY_TAG, Plan, already_trained, count_parameters, make_plan, training_spec
+from urbanwm.pipeline.progress import Progress, Stopwatch, silent
+from urbanwm.provenance import collect_provenance
 from urbanwm.registry import ModelVersion, Registry, RunLog, directory_digest
 from urbanwm.settings import Settings
 
-Progress = Callable[[str], None]
-"""Told in one line what begins now."""
-
 ASSUMPTIONS: Final = "literature"
-KEY_TAG: Final = "night_key"
 WINDOW_FILE: Final = "evaluation/window.json"
 CHALLENGER_TABLE: Final = "evaluation/challenger.parquet"
 BASELINE_TABLE: Final = "evaluation/baseline.parquet"
@@ -71,106 +66,6 @@ class TrainOutcome:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything decided before the first optimiser step."""
-
-    experiment: ExperimentConfig
-    data: NightData
-    key: str
-
-    @property
-    def tags(self) -> dict[str, object]:
-        """Return what identifies the run: data, configuration, code."""
-        return {
-            "stage": "train",
-            KEY_TAG: self.key,
-            "experiment": self.experiment.name,
-            "config_hash": self.experiment.config_hash(),
-            "seed": self.experiment.training.seed,
-            "cities": ",".join(self.data.records),
-            "dataset_version": self.data.lake_version,
-            "data_digest": document_hash(self.data.digests),
-        }
-
-
-def silent(line: str) -> None:
-    """Tell nobody."""
-
-
-class Stopwatch:
-    """Wall time by step, in seconds."""
-
-    def __init__(self) -> None:
-        """Start counting the first step."""
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, step: str) -> None:
-        """Book the time since the last lap on `step`."""
-        now = time.perf_counter()
-        self.seconds[step] = round(now - self._since, 2)
-        self._since = now
-
-
-def make_plan(
-    names: Sequence[str],
-    settings: Settings,
-    experiment_name: str | None = None,
-    *,
-    until: datetime | None = None,
-    steps: int | None = None,
-    clock: Clock = utc_now,
-) -> Plan:
-    """Read experiment and data, and derive the key under which the work is done once.
-
-    The key holds the data's digest and the configuration, not the table's version: a compaction of the lake,
-    or another city's rows, ask for no new training.
-    """
-    overrides = {} if steps is None else {"training.steps": steps}
-    experiment = load_experiment(experiment_name or settings.experiment, overrides)
-    data = read_night(names, settings, until=until, clock=clock)
-    judged = {name: [record.origins[0], record.origins[-1]] for name, record in data.records.items()}
-    key = document_hash({"config": experiment.config_hash(), "data": data.digests, "judged": judged})
-    return Plan(experiment, data, key)
-
-
-def plan_training(
-    names: Sequence[str],
-    settings: Settings,
-    experiment_name: str | None = None,
-    *,
-    until: datetime | None = None,
-    clock: Clock = utc_now,
-) -> dict[str, Any]:
-    """Build data, features and model, train and record nothing, and say what a run would do."""
-    from urbanwm.model.config import ModelDims
-    from urbanwm.model.world_model import UrbanWorldModel
-
-    plan = make_plan(names, settings, experiment_name, until=until, clock=clock)
-    spec = _spec(plan)
-    model = UrbanWorldModel(plan.experiment.model, ModelDims.of(spec))
-    return {
-        "run_id": None,
-        "dry_run": True,
-        "experiment": plan.experiment.name,
-        "parameters": _count_parameters(model),
-        "inputs": {"observed": spec.observed_dim, "known": spec.known_dim, "skip": spec.skip_dim},
-        "steps": plan.experiment.training.steps,
-        "dataset_version": plan.data.lake_version,
-        "cities": {
-            name: {
-                "training_from": record.frame.index[0].isoformat(),
-                "held_out_from": record.origins[0].isoformat(),
-                "held_out_origins": len(record.origins),
-            }
-            for name, record in plan.data.records.items()
-        },
-        "left_out": dict(plan.data.left_out),
-        "already_trained": _done(Registry(settings, clock), plan.key) is not None,
-    }
-
-
 def run_train(
     names: Sequence[str],
     settings: Settings,
@@ -206,7 +101,7 @@ def run_train(
     folder = settings.runs_dir / plan.key
     settings.locks_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(settings.locks_dir / f"train-{plan.key}.lock"):
-        done = _done(registry, plan.key)
+        done = already_trained(registry, plan.key)
         if done is not None:
             return _reused(plan, done)
         registry.end_abandoned_runs({KEY_TAG: plan.key})
@@ -227,7 +122,7 @@ def _train_and_register(
     from urbanwm.training import train
 
     _log_inputs(plan, run)
-    spec = _spec(plan)
+    spec = training_spec(plan)
     series = {name: build_series(record.training, name, spec) for name, record in plan.data.records.items()}
     watch.lap("features")
     say(f"training {plan.experiment.name} on {', '.join(series)}")
@@ -250,7 +145,7 @@ def _train_and_register(
     run.log_metrics(metrics | {"train/best_step": result.best_step, "train/steps": result.steps})
     run.log_folder(bundle_dir, "bundle")
     _log_evaluation(plan, run, tables, result.history)
-    parameters = _count_parameters(result.model)
+    parameters = count_parameters(result.model)
     version = registry.register(
         run.run_id,
         plan.tags | {"bundle_digest": directory_digest(bundle_dir), "parameters": parameters},
@@ -288,19 +183,6 @@ class _Batched:
         if "val/score" in renamed:
             self._run.log_history(self._waiting)
             self._waiting = []
-
-
-def _spec(plan: Plan) -> FeatureSpec:
-    """Build the feature spec from the training rows alone."""
-    records = plan.data.records
-    return build_spec(
-        plan.experiment.model.kind,
-        {name: record.training for name, record in records.items()},
-        {name: record.city for name, record in records.items()},
-        None,
-        plan.experiment.training.context_hours,
-        plan.experiment.training.horizon_hours,
-    )
 
 
 def _log_inputs(plan: Plan, run: RunLog) -> None:
@@ -344,13 +226,6 @@ def _log_evaluation(
             run.log_figure(figure, f"figures/{name}/forecast_{origin:%Y-%m-%d}.png")
 
 
-def _done(registry: Registry, key: str) -> ModelVersion | None:
-    """Return the version that was registered for this key."""
-    if not registry.exists:
-        return None
-    return next((item for item in registry.list_versions() if item.tags.get(KEY_TAG) == key), None)
-
-
 def _reused(plan: Plan, version: ModelVersion) -> TrainOutcome:
     """Describe a version that an earlier call made."""
     return TrainOutcome(
@@ -364,8 +239,3 @@ def _reused(plan: Plan, version: ModelVersion) -> TrainOutcome:
         left_out=dict(plan.data.left_out),
         reused=True,
     )
-
-
-def _count_parameters(model: Any) -> int:  # noqa: ANN401 - a torch module; this file does not import torch
-    """Return the number of trained weights."""
-    return sum(int(parameter.numel()) for parameter in model.parameters())

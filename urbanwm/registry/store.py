@@ -125,10 +125,21 @@ class Registry:
         return len(runs)
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
-        """Copy one file or folder of a run below `folder`, which must exist, and return where it is."""
+        """Copy one file or folder of a run below `folder`, which must exist, and return where it is.
+
+        Raises:
+            BadInput: There is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
         client = self.client
         with translated(self.tracking_uri, f"fetch {path}"):
-            return Path(client.download_artifacts(run_id, path, str(folder)))
+            try:
+                return Path(client.download_artifacts(run_id, path, str(folder)))
+            except MlflowException as error:
+                if error.error_code in ABSENT_CODES:
+                    raise BadInput(f"no run '{run_id}'", field="run_id", value=run_id) from error
+                raise
 
     def register(self, run_id: str, tags: Mapping[str, object], scores: Mapping[str, float]) -> ModelVersion:
         """Register the bundle stored under the run as a new version with the alias `challenger`.

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, replaced atomically, with everything that an identical continuation needs."""
+"""Checkpoints: one safetensors file each, written atomically, with all that a continuation needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Checkpoint:
     def group(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under `prefix.`, without it."""
         start = f"{prefix}."
-        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+        return {
+            name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)
+        }
 
 
 def periodic_path(directory: Path, step: int) -> Path:
@@ -39,8 +41,10 @@ def periodic_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:06d}.safetensors"
 
 
-def write_checkpoint(path: Path, groups: Mapping[str, Mapping[str, Tensor]], document: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that a reader, also after kill -9, sees the old file or the new one, never a part.
+def write_checkpoint(
+    path: Path, groups: Mapping[str, Mapping[str, Tensor]], document: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint so that a reader, also after kill -9, sees the old file or the new one.
 
     Args:
         path: Target file; its folder is made.
@@ -74,7 +78,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
-    """Return the newest readable periodic checkpoint; an unreadable one is logged and the one before it taken."""
+    """Return the newest readable periodic checkpoint; an unreadable one is logged and skipped."""
     for path in sorted(directory.glob(PERIODIC), reverse=True):
         try:
             return read_checkpoint(path)
@@ -99,7 +103,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]
+) -> None:
     """Put step counts and moments back; the inverse of `optimizer_tensors`."""
     index_of = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Tensor]] = {}

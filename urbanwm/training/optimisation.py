@@ -1,21 +1,16 @@
-"""The optimiser, its learning-rate schedule, the averaged weights and the seasonal start."""
+"""The optimiser, its learning-rate schedule, and the averaged weights."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import nn
 
-from urbanwm.features import Windows
 from urbanwm.model.config import TrainingConfig
-from urbanwm.model.predictor import QuantilePredictor
 
 EMA_WARMUP = 10.0
 """The average follows the first steps closely: decay is at most (1 + step) / (10 + step)."""
-SEASONAL_RIDGE = 1e-3
-"""Penalty per row of the seasonal regression, which pulls its weights to the plain mean of the levels."""
 
 
 def learning_rate(recipe: TrainingConfig, step: int) -> float:
@@ -29,14 +24,16 @@ def learning_rate(recipe: TrainingConfig, step: int) -> float:
 
 
 def make_optimizer(model: nn.Module, recipe: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW with the recipe's moments and decay; the rate is set step by step."""
-    return torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    """Return AdamW with the recipe's moments and decay; the rate is set step by step.
+
+    The seasonal path starts at a fitted optimum, so nothing pulls it to zero.
+    """
+    seasonal = [value for name, value in model.named_parameters() if name.startswith("seasonal.")]
+    others = [value for name, value in model.named_parameters() if not name.startswith("seasonal.")]
+    groups = [{"params": others, "weight_decay": recipe.weight_decay}]
+    if seasonal:
+        groups.append({"params": seasonal, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
 
 
 class AveragedWeights:
@@ -52,7 +49,7 @@ class AveragedWeights:
         """Move towards the weights after a step (0-based)."""
         decay = min(self.decay, (1.0 + step) / (EMA_WARMUP + step))
         parameters = dict(model.named_parameters())
-        torch._foreach_lerp_(  # noqa: SLF001 - the documented multi-tensor lerp has no public name
+        torch._foreach_lerp_(
             list(self.values.values()), [parameters[name].detach() for name in self.values], 1.0 - decay
         )
 
@@ -65,27 +62,3 @@ def load_weights(model: nn.Module, values: dict[str, torch.Tensor]) -> None:
         raise KeyError(f"weights do not fit the model: {sorted(parameters.keys() ^ values.keys())}")
     for name, parameter in parameters.items():
         parameter.copy_(values[name])
-
-
-@torch.no_grad()
-def start_from_seasons(predictor: QuantilePredictor, windows: Windows, levels: int) -> None:
-    """Set the skip weights to the ridge regression of the horizon on its seasonal predictions.
-
-    Before its first step the model then forecasts like a good linear seasonal model, and learns the rest.
-
-    Args:
-        predictor: The head; only its skip weights change.
-        windows: Training windows.
-        levels: Number of leading skip features that are levels.
-    """
-    ahead = slice(windows.context_hours, None)
-    for target in range(windows.target.shape[-1]):
-        seen = windows.target_mask[:, ahead, target] > 0
-        features = windows.skip[:, ahead, target][seen].astype(np.float64)
-        if len(features) == 0:
-            continue
-        prior = np.where(np.arange(features.shape[1]) < levels, 1.0 / levels, 0.0)
-        residual = windows.target[:, ahead, target][seen] - features @ prior
-        gram = features.T @ features + SEASONAL_RIDGE * len(features) * np.eye(features.shape[1])
-        weights = prior + np.linalg.solve(gram, features.T @ residual)
-        predictor.skip_weights[target] = torch.as_tensor(weights, dtype=predictor.skip_weights.dtype)

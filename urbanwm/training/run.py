@@ -20,7 +20,6 @@ from tqdm import tqdm
 from urbanwm.errors import BadInput, InternalContractBroken, TrainingDiverged
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.model.config import ExperimentConfig, ModelDims
-from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.checkpoint import (
     BEST,
@@ -39,9 +38,9 @@ from urbanwm.training.optimisation import (
     learning_rate,
     load_weights,
     make_optimizer,
-    start_from_seasons,
 )
 from urbanwm.training.sampling import Sampler, cut_windows, split_origins
+from urbanwm.training.seasonal_start import blocks_of, start_from_seasons
 from urbanwm.training.validation import HeldOut, calibrate, forecast_held_out, scores
 
 PERIODIC_KEPT = 2
@@ -89,8 +88,8 @@ def train(
 ) -> TrainResult:
     """Train the experiment's model on the series and return its best weights.
 
-    The same seed, data and thread count give the same bits on a CPU; a run that was killed continues from its last
-    periodic checkpoint as if it had not been.
+    The same seed, data and thread count give the same bits on a CPU; a run that was killed continues from
+    its last periodic checkpoint as if it had not been.
 
     Args:
         experiment: What to train and how.
@@ -139,16 +138,19 @@ class _Run:
         self.recipe, self.out_dir = experiment.training, out_dir
         dims = ModelDims.of(spec)
         if tuple(spec.observed_names[: dims.targets]) != tuple(spec.targets):
-            raise InternalContractBroken("the observed inputs do not begin with the targets", field="observed_names")
+            raise InternalContractBroken(
+                "the observed inputs do not begin with the targets", field="observed_names"
+            )
         self.identity = {"config_hash": experiment.config_hash(), "data": fingerprint(series)}
         self.device = _device(self.recipe.device)
         splits = {name: split_origins(city, self.recipe) for name, city in series.items()}
         self.held_out = HeldOut.cut(series, splits, self.recipe)
         self.sampler = Sampler(series, splits, spec, self.recipe)
         self.model = UrbanWorldModel(experiment.model, dims)
-        if isinstance(self.model.predictor, QuantilePredictor):
+        if self.model.seasonal is not None:
             parts = [(city, _thinned(splits[name].training)) for name, city in series.items()]
-            start_from_seasons(self.model.predictor, cut_windows(parts, self.recipe), dims.skip_levels)
+            blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
+            start_from_seasons(self.model.seasonal, cut_windows(parts, self.recipe), blocks)
         self.model.to(self.device).train()
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.average = AveragedWeights(self.model, self.recipe.ema_decay)
@@ -181,7 +183,9 @@ class _Run:
         losses = self.model.loss(batch, noise, recipe, self.step)
         loss = float(losses.total.detach())
         if not math.isfinite(loss):
-            raise TrainingDiverged("the loss is not finite", field="loss", value=loss, allowed=f"step {self.step}")
+            raise TrainingDiverged(
+                "the loss is not finite", field="loss", value=loss, allowed=f"step {self.step}"
+            )
         losses.total.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip))
         if not math.isfinite(norm):
@@ -193,7 +197,9 @@ class _Run:
         self.step += 1
         last = self.step == recipe.steps
         validated = self._validate() if last or self.step % recipe.validate_every == 0 else {}
-        due = validated or last or self.step % recipe.log_every == 0 or self.step % recipe.checkpoint_every == 0
+        due = (
+            validated or last or self.step % recipe.log_every == 0 or self.step % recipe.checkpoint_every == 0
+        )
         if not due:
             return None
         parts = {name: float(value.detach()) for name, value in losses.parts.items()}
@@ -233,8 +239,8 @@ class _Run:
             prune_periodic(self.out_dir, PERIODIC_KEPT)
 
     def _save(self, path: Path) -> None:
-        names = [name for name, _ in self.model.named_parameters()]
-        groups = {
+        names = self._optimized_names()
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
             "model": dict(self.model.named_parameters()),
             "average": self.average.values,
             "best": self.best,
@@ -242,6 +248,11 @@ class _Run:
             "random": {"torch": torch.get_rng_state()},
         }
         write_checkpoint(path, groups, self._document() | {"sampler": self.sampler.state})
+
+    def _optimized_names(self) -> list[str]:
+        """Return the parameters' names in the optimiser's order."""
+        name_of = {id(value): name for name, value in self.model.named_parameters()}
+        return [name_of[id(value)] for group in self.optimizer.param_groups for value in group["params"]]
 
     def _document(self) -> dict[str, Any]:
         best_score = self.best_score if math.isfinite(self.best_score) else None
@@ -269,7 +280,7 @@ class _Run:
                     value=document["identity"][key],
                     allowed=value,
                 )
-        names = [name for name, _ in self.model.named_parameters()]
+        names = self._optimized_names()
         load_weights(self.model, checkpoint.group("model"))
         restore_optimizer(self.optimizer, names, checkpoint.group("optimizer"))
         self.average.values = {k: v.to(self.device) for k, v in checkpoint.group("average").items()}
@@ -341,7 +352,9 @@ def _device(wanted: str) -> torch.device:
 
 def _thinned(origins: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return at most `SEASONAL_START_WINDOWS` origins, evenly spread."""
-    pick = np.linspace(0, len(origins) - 1, min(len(origins), SEASONAL_START_WINDOWS)).round().astype(np.int64)
+    pick = (
+        np.linspace(0, len(origins) - 1, min(len(origins), SEASONAL_START_WINDOWS)).round().astype(np.int64)
+    )
     return origins[np.unique(pick)]
 
 

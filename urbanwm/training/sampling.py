@@ -18,7 +18,7 @@ HOURS_PER_DAY = 24
 VALIDATION_SHARE = 0.2
 """Most of a record that may be held out."""
 HISTORY_LOSS_SHARE = 0.25
-"""Of the windows that lose a signal, the share that also loses its seasonal history: a signal the city never had."""
+"""Of the windows that lose a signal, the share that also loses its history, as if the city never had it."""
 
 Origins = NDArray[np.int64]
 
@@ -32,7 +32,7 @@ class Split:
 
 
 def split_origins(series: CitySeries, recipe: TrainingConfig) -> Split:
-    """Hold out blocks spread over the record, the last at its end; no training window touches a held-out hour.
+    """Hold out blocks spread over the record, the last at its end; no training window touches them.
 
     Blocks in several seasons calibrate better than one; the record's last days stay partly in training.
 
@@ -79,7 +79,11 @@ class Sampler:
     """Draws batches of windows uniformly over all training origins of all cities; its state is plain JSON."""
 
     def __init__(
-        self, series: Mapping[str, CitySeries], splits: Mapping[str, Split], spec: FeatureSpec, recipe: TrainingConfig
+        self,
+        series: Mapping[str, CitySeries],
+        splits: Mapping[str, Split],
+        spec: FeatureSpec,
+        recipe: TrainingConfig,
     ) -> None:
         """Pool the origins; the order of `series` is the order of the pool."""
         self._series = list(series.values())
@@ -132,9 +136,9 @@ def hide_signals(
 ) -> Windows:
     """Return the windows with signals hidden, so that a dead feed degrades the forecast gracefully.
 
-    Each signal of each window is hidden with `probability` for its last hours before the origin (half of the time
-    for the whole context). With it go the features that only those hours could tell and, of a target, for a share of
-    the windows the whole seasonal history, as for a city that never had the signal.
+    Each signal of each window is hidden with `probability` for its last hours before the origin (half of the
+    time for the whole context). With it go the features that only those hours could tell and, of a target,
+    for a share of the windows the whole seasonal history, as for a city that never had the signal.
     """
     context, hours = windows.context_hours, windows.observed.shape[1]
     observed, mask = windows.observed.copy(), windows.observed_mask.copy()
@@ -174,7 +178,8 @@ def _recent_columns(spec: FeatureSpec, names: list[str]) -> list[tuple[int, int]
     return [
         (column, int(recent[1]))
         for column, known_name in enumerate(spec.known_names)
-        if (recent := RECENT_NAME.search(known_name)) and any(known_name.startswith(f"{name}_") for name in names)
+        if (recent := RECENT_NAME.search(known_name))
+        and any(known_name.startswith(f"{name}_") for name in names)
     ]
 
 

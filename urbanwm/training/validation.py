@@ -36,8 +36,10 @@ class HeldOut:
         passes = []
         for name, city in series.items():
             origins = splits[name].validation
-            for first in range(0, len(origins), WINDOWS_PER_PASS):
-                passes.append(cut_windows([(city, origins[first : first + WINDOWS_PER_PASS])], recipe))
+            passes += [
+                cut_windows([(city, origins[first : first + WINDOWS_PER_PASS])], recipe)
+                for first in range(0, len(origins), WINDOWS_PER_PASS)
+            ]
         return cls(passes)
 
     def __len__(self) -> int:
@@ -47,7 +49,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Open-loop forecasts of the held-out windows: quantiles `(N, H, 3, Q)`, observed and mask `(N, H, 3)`."""
+    """Open-loop forecasts of held-out windows: quantiles `(N, H, 3, Q)`, observed and mask `(N, H, 3)`."""
 
     quantiles: NDArray[np.float32]
     observed: NDArray[np.float32]
@@ -68,7 +70,9 @@ def _forecast(
     model.eval()
     with torch.no_grad():
         for windows in held_out.passes:
-            noise = torch.zeros(len(windows), windows.observed.shape[1], model.config.latent_dim, device=device)
+            noise = torch.zeros(
+                len(windows), windows.observed.shape[1], model.config.latent_dim, device=device
+            )
             output = model.forecast(Batch.of(windows, device), noise).output
             ahead = slice(windows.context_hours, None)
             yield output.cpu().numpy(), windows.target[:, ahead], windows.target_mask[:, ahead]
