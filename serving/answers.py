@@ -17,11 +17,11 @@ from serving.latents import sample_points
 from serving.metrics import ANSWERS
 from serving.outlooks import ForecastMemory, RememberingForecaster
 from urbanwm.baseline import BaselineForecaster
-from urbanwm.cities import City, load_cities
+from urbanwm.cities import City, find_city, load_cities
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
-from urbanwm.contracts.signals import HORIZON_HOURS_MAX, nearest_name
-from urbanwm.errors import BadInput, UnknownCity
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX
+from urbanwm.errors import BadInput
 from urbanwm.lake import Lake
 from urbanwm.planner import PlanRequest, optimise
 from urbanwm.registry import ChampionCache, Registry
@@ -182,18 +182,9 @@ class Answers:
             "reasons": list(standing.reasons),
         }
 
-    def _city(self, name: str) -> City:
-        """Return a city by its name, however it is capitalised."""
-        key = name.strip().lower().replace(" ", "_").replace("-", "_")
-        if key in self._cities:
-            return self._cities[key]
-        close = nearest_name(key, self._cities)
-        hint = f"; did you mean '{close}'?" if close else ""
-        raise UnknownCity(f"unknown city{hint}", field="city", value=name, allowed=self.city_names())
-
     def _look_ahead(self, scenario: Scenario) -> _View:
         """Forecast the status quo with the best that is left, and return what must be said about it."""
-        city = self._city(scenario.city)
+        city = find_city(scenario.city, self._cities)
         _check_years(scenario)
         snapshot = self._histories.snapshot(city)
         now = self._histories.now(city, snapshot)

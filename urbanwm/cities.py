@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -169,12 +169,16 @@ def load_cities(settings: Settings) -> dict[str, City]:
 
 
 def load_city(name: str, settings: Settings) -> City:
-    """Return one city; the name is case-insensitive and spaces count as underscores.
+    """Return one city by name; see `find_city`."""
+    return find_city(name, load_cities(settings))
+
+
+def find_city(name: str, cities: Mapping[str, City]) -> City:
+    """Return one of `cities`; the name is case-insensitive and spaces count as underscores.
 
     Raises:
         UnknownCity: No city file has this name; the nearest one is named.
     """
-    cities = load_cities(settings)
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     if key in cities:
         return cities[key]

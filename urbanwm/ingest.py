@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
@@ -50,8 +50,8 @@ SHARED_ANSWERS = frozenset({"waqi", "synthetic"})
 
 
 def city_now(city: City, lake: Lake, clock: Clock = utc_now) -> datetime:
-    """Return where a city's future begins: the present hour, or the end of a replay city's data."""
-    if city.replay:
+    """Return where a city's future begins: the present hour, or a recorded or simulated city's end of data."""
+    if city.replay or city.simulated:
         ends = [last for name in TARGETS if (last := lake.last_timestamp(city.name, name)) is not None]
         last = max(ends) if ends else lake.last_timestamp(city.name)
         if last is not None:
@@ -91,6 +91,8 @@ def ingest_city(
     if start is not None and end is not None and start >= end:
         raise BadInput("the window is empty", field="end", value=end.isoformat(), allowed=f"after {start}")
     _check_signals(city, signals)
+    if end is None and city.simulated:
+        end = _local_midnight(city, clock())
     run = _Run(city, settings, clock, IngestReport(city.name, clock()))
     if from_raw:
         run.replay(entries_of(city, signals), start, end, progress)
@@ -107,6 +109,14 @@ def ingest_city(
             value=city.name,
         )
     return report
+
+
+def _local_midnight(city: City, now: datetime) -> datetime:
+    """Return the start of the present local day: a simulated city grows by whole days.
+
+    Any number of runs on one day then gives one lake, and nothing pretends to be live.
+    """
+    return now.astimezone(city.zone).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
 
 
 def _check_signals(city: City, signals: list[str] | None) -> None:

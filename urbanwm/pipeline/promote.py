@@ -20,7 +20,16 @@ from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.data import CityRecord, read_window
 from urbanwm.pipeline.judge import SEED, behaviour_failures, forecast_origins
 from urbanwm.pipeline.train import BASELINE_TABLE, CHALLENGER_TABLE, WINDOW_FILE
-from urbanwm.registry import CHALLENGER, DECISION_TAG, REFUSED, ModelVersion, Registry, promote, rollback
+from urbanwm.registry import (
+    CHALLENGER,
+    DECISION_TAG,
+    REFUSED,
+    ChampionCache,
+    ModelVersion,
+    Registry,
+    promote,
+    rollback,
+)
 from urbanwm.settings import Settings
 
 DECISION_FILE: Final = "gate/decision.json"
@@ -115,6 +124,7 @@ def run_promote(
         tags |= {"overridden_by": override_by}
     promote(registry, challenger.version, validate=smoke_test, expected_champion=present, tags=tags)
     registry.run_log(challenger.run_id).set_tags({"decision": "promoted"})
+    ChampionCache(settings.cache_dir, registry).sync()
     return PromotionOutcome(
         challenger.version, challenger.version, True, reasons, decision.evidence, overridden_by=override_by
     )
@@ -226,6 +236,7 @@ def run_rollback(
     registry = Registry(settings, clock)
     before = registry.champion()
     after = rollback(registry, validate=smoke_test, reason=reason)
+    ChampionCache(settings.cache_dir, registry).sync()
     return {"champion": after.version, "previous": before.version if before else None, "run_id": after.run_id}
 
 
