@@ -66,7 +66,7 @@ def observations(cities: list[str], hours: pd.DatetimeIndex, seed: int) -> pd.Da
 
 
 def backfill(lake: Lake, cities: list[str], years: list[int], end: pd.Timestamp) -> tuple[int, float]:
-    """Write every year of ten cities at a time up to `end`; return the rows and the seconds of writing them."""
+    """Write every year of ten cities at a time up to `end`; return the rows and the seconds of writing."""
     rows, taken = 0, 0.0
     for year in years:
         first_hour, next_year = (pd.Timestamp(f"{name}-01-01T00:00Z") for name in (year, year + 1))

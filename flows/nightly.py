@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         names = [load_city(name, settings).name for name in options.city] if options.city else None
         state: State[Any] = nightly(names, options.as_of, return_state=True)
-        report: NightReport = state.result(raise_on_failure=False)
-        if isinstance(report, UrbanWMError):
+        report: NightReport | BaseException = state.result(raise_on_failure=False)
+        if isinstance(report, BaseException):
             raise report
     except UrbanWMError as error:
         sys.stderr.write(f"urbanwm: {type(error).__name__}: {error}\n")

@@ -1,61 +1,77 @@
-"""Forecasts that were just made, kept for the next question about the same hours."""
+"""Nowcasts and forecasts that were just made, kept for the next question about the same hours."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from datetime import datetime
+from typing import Generic, TypeVar
 
 import pandas as pd
 
 from urbanwm.cities import City
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
 from urbanwm.errors import DataUnavailable
+from urbanwm.forecaster import Nowcast, WorldModelForecaster
 from urbanwm.simulator import Forecaster
 
-MEMORY_LIMIT_BYTES = 16 * 1024 * 1024
+FORECASTS_LIMIT_BYTES = 16 * 1024 * 1024
+NOWCASTS_LIMIT_BYTES = 8 * 1024 * 1024
+"""About 28 nowcasts of a week with their latent states: so many cities, or starts, that are asked about."""
+
+Kept = TypeVar("Kept", Forecast, Nowcast)
 
 
-class ForecastMemory:
-    """The most recently used forecasts, bounded by their size.
+class _Recent(Generic[Kept]):
+    """The most recently used results, bounded by the bytes of their arrays."""
 
-    A forecast of the status quo does not depend on the policy: an analyst who moves a slider asks for the
-    same one again and again. It is made from a seed, so a kept one equals a new one, byte for byte.
-    """
-
-    def __init__(self, limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
-        """Start empty."""
+    def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._kept: OrderedDict[Hashable, Forecast] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> Forecast | None:
-        """Return the forecast kept under `key`."""
+    def get(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
+        """Return what is kept under `key`, else make it; two threads may make the same one at once."""
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
-            return found
-
-    def put(self, key: Hashable, forecast: Forecast) -> None:
-        """Keep a forecast and forget the least recently used beyond the limit."""
-        size = _size(forecast)
-        if size > self._limit_bytes:
-            return
+                return found
+        made = make()
         with self._lock:
-            if key in self._kept:
-                return
-            self._kept[key] = forecast
-            self._bytes += size
-            while self._bytes > self._limit_bytes:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
+            if key not in self._kept and _size(made) <= self._limit_bytes:
+                self._kept[key] = made
+                self._bytes += _size(made)
+                while self._bytes > self._limit_bytes:
+                    self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return made
 
 
-def _size(forecast: Forecast) -> int:
-    """Return the bytes that a forecast's arrays take."""
-    return sum(array.nbytes for array in (forecast.members, forecast.z, forecast.h) if array is not None)
+def _size(result: Forecast | Nowcast) -> int:
+    """Return the bytes that the arrays take."""
+    first = result.members if isinstance(result, Forecast) else result.quantiles
+    return sum(array.nbytes for array in (first, result.z, result.h) if array is not None)
+
+
+class ForecastMemory:
+    """What does not depend on the policy, kept until it is the least recently used.
+
+    A nowcast (the past filtered, the coming week rolled out) serves every horizon, seed and number of
+    samples; a forecast serves an analyst who moves a slider. Both are made from seeds, so a kept one equals
+    a new one, byte for byte. The keys hold model, city and reading of the lake: a new one of these never
+    meets what was made from the old.
+    """
+
+    def __init__(
+        self,
+        forecasts_limit_bytes: int = FORECASTS_LIMIT_BYTES,
+        nowcasts_limit_bytes: int = NOWCASTS_LIMIT_BYTES,
+    ) -> None:
+        """Start empty."""
+        self.forecasts: _Recent[Forecast] = _Recent(forecasts_limit_bytes)
+        self.nowcasts: _Recent[Nowcast] = _Recent(nowcasts_limit_bytes)
 
 
 class RememberingForecaster:
@@ -89,14 +105,18 @@ class RememberingForecaster:
     ) -> Forecast:
         """Return members `(samples, horizon_hours, 3)` of the status quo; see `Forecaster.forecast`."""
         question = (start, horizon_hours, samples, seed, initial_state)
-        key = (self._identity, question)
-        kept = self._memory.get(key)
-        if kept is not None:
-            return kept
+
+        def make() -> Forecast:
+            if isinstance(self._forecaster, WorldModelForecaster):
+                return self._forecaster.forecast(history, city, *question, remember=self._nowcast)
+            return self._forecaster.forecast(history, city, *question)
+
         try:
-            made = self._forecaster.forecast(history, city, *question)
+            return self._memory.forecasts.get((self._identity, question), make)
         except DataUnavailable:
             self.lacked_data = True
             raise
-        self._memory.put(key, made)
-        return made
+
+    def _nowcast(self, key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
+        """Keep the nowcasts of this model, city and data version apart from all others."""
+        return self._memory.nowcasts.get((self._identity, key), make)

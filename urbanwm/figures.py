@@ -19,6 +19,7 @@ from urbanwm.contracts.signals import SIGNALS, TARGETS
 PANEL_WIDTH_IN: Final = 9.0
 PANEL_HEIGHT_IN: Final = 2.4
 CONTEXT_HOURS_SHOWN: Final = 48
+NOT_LOSSES: Final = ("gradient_norm", "learning_rate")
 LINE_STYLES: Final = ("-", "--", "-.", ":", (0, (1, 1)))
 
 
@@ -30,10 +31,11 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """
     table = pd.DataFrame(list(history)).set_index("step").sort_index()
     validation = [name for name in table.columns if name.startswith("val")]
-    parts = [name for name in table.columns if "loss" in name]
+    parts = [name for name in table.columns if name not in {*validation, *NOT_LOSSES}]
     figure = Figure(figsize=(PANEL_WIDTH_IN, 2 * PANEL_HEIGHT_IN), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    _curves(upper, table, parts, "training loss")
+    _curves(upper, table, parts, "training loss and parts")
+    upper.set_yscale("log")
     _curves(lower, table, validation, "validation score")
     lower.set_xlabel("optimiser step")
     return figure
@@ -46,7 +48,7 @@ def _curves(axes: Axes, table: pd.DataFrame, names: Sequence[str], label: str) -
         axes.plot(series.index, series.to_numpy(), marker=".", markersize=3, label=name)
     axes.set_ylabel(label)
     if names:
-        axes.legend(fontsize=7, ncols=2)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def forecast_fan(table: pd.DataFrame, city: str, origin: pd.Timestamp, title: str) -> Figure:

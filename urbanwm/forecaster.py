@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -90,6 +90,35 @@ class WorldModel(Protocol):
         ...
 
 
+class Nowcast(NamedTuple):
+    """A city's coming week as the model sees it at one hour; depends on no policy, samples or horizon.
+
+    Attributes:
+        quantiles: `(1, T, 3, 7)` normalised, silent signals widened.
+        h: `(1, T + 1, ·)` deterministic states of the first trajectory.
+        z: `(1, T + 1, ·)` stochastic states.
+        spec: Scales to denormalise with.
+    """
+
+    quantiles: Float
+    h: NDArray[np.float32]
+    z: NDArray[np.float32]
+    spec: FeatureSpec
+
+
+class Remember(Protocol):
+    """Returns what is kept under a key, or makes and keeps it."""
+
+    def __call__(self, key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
+        """Return the nowcast of `key`."""
+        ...
+
+
+def make_anew(key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
+    """Remember nothing."""
+    return make()
+
+
 class _Imagined(NamedTuple):
     """Normalised quantiles `(B, H, 3, 7)` and the first trajectory's states, `(B, H + 1, ·)`."""
 
@@ -115,11 +144,14 @@ class WorldModelForecaster:
         samples: int,
         seed: int,
         initial_state: InitialState | None = None,
+        *,
+        remember: Remember = make_anew,
     ) -> Forecast:
         """Return members `(samples, horizon_hours, 3)` of the status quo from `start` on, with latents.
 
         Only rows of `history` before `start` are read. Between the last known hour and `start` the model
         imagines, as far as a rollout of 168 h in all allows; what lies before that is filtered as missing.
+        `remember` may keep the nowcast, which is most of the work; its keys are meant for one history.
 
         Raises:
             DataUnavailable: No target has a value in the last week before `start`.
@@ -135,31 +167,50 @@ class WorldModelForecaster:
             )
         gap = int(min(age, HORIZON_HOURS_MAX - horizon_hours))
         reasons = []
-        spec = self.bundle.spec
-        if city.name not in spec.scalers:
-            spec = spec.with_city(city, known)
+        if city.name not in self.bundle.spec.scalers:
             reasons.append(f"{city.name} was not in the model's training data")
-        silence = [value - gap if np.isfinite(value) else 0.0 for value in ages.values()]
-        days_later = int(np.ceil(max(silence) / HOURS_PER_DAY))
-        total = min(gap + horizon_hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
-        windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
-        imagined = self._imagine(windows, seed)
+        sampled = self.bundle.spec.kind == "reference"
+        # Only sampled latents depend on the seed, and, as one draw, on the length of the rollout.
+        key = (origin, gap, initial_state, *((seed, horizon_hours) if sampled else ()))
+        total = gap + horizon_hours if sampled else HORIZON_HOURS_MAX
+        nowcast = remember(key, lambda: self._nowcast(known, city, origin, ages, gap, total, seed))
         stop = gap + horizon_hours
-        quantiles = widen_silent(imagined.quantiles, silence)[:, gap:stop]
-        members = self._members(quantiles, spec, city.name, samples, seed)[0]
+        spec = nowcast.spec
+        members = self._members(nowcast.quantiles[:, gap:stop], spec, city.name, samples, seed)[0]
         reasons += freshness_reasons(ages, _inputs(known, spec, origin))
-        absent = [name for name in TARGETS if known[name].notna().sum() < MINIMUM_VALUES]
+        absent = [n for n in TARGETS if np.isfinite(known[n].to_numpy()).sum() < MINIMUM_VALUES]
         members, notes = _without_absent(members, absent, initial_state, city, origin)
         _require_finite(members, absent)
         degraded = bool(absent) or any(is_stale(value) for value in ages.values())
         return Forecast(
             members,
             self.served_by,
-            z=imagined.z[0, gap : stop + 1],
-            h=imagined.h[0, gap : stop + 1],
+            z=nowcast.z[0, gap : stop + 1],
+            h=nowcast.h[0, gap : stop + 1],
             degraded=degraded,
             reasons=reasons + notes,
         )
+
+    def _nowcast(
+        self,
+        known: pd.DataFrame,
+        city: City,
+        origin: datetime,
+        ages: Mapping[str, float],
+        gap: int,
+        hours: int,
+        seed: int,
+    ) -> Nowcast:
+        """Filter the past up to `gap` hours before `origin` and roll out at least `hours` from there."""
+        spec = self.bundle.spec
+        if city.name not in spec.scalers:
+            spec = spec.with_city(city, known)
+        silence = [value - gap if np.isfinite(value) else 0.0 for value in ages.values()]
+        days_later = int(np.ceil(max(silence) / HOURS_PER_DAY))
+        total = min(hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
+        windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
+        imagined = self._imagine(windows, seed)
+        return Nowcast(widen_silent(imagined.quantiles, silence), imagined.h, imagined.z, spec)
 
     def forecast_batch(
         self,

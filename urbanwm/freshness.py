@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from urbanwm.contracts.scenario import InitialState
 from urbanwm.contracts.signals import TARGETS
@@ -15,6 +16,7 @@ LATE_HOURS = 3
 """A feed this late is named: the usual hourly service publishes within two hours."""
 STALE_HOURS = 72
 """A feed this late is past its limit: grid operators revise and publish with up to three days of delay."""
+SEARCH_BLOCK_HOURS = 48
 ENDED_HOURS = 30 * 24
 """An auxiliary input silent for this long is a record that ended, not a feed that is late."""
 
@@ -28,10 +30,11 @@ def known_before(
     """
     if history is None:
         return None
-    first = pd.Timestamp(origin) - timedelta(hours=hours)
-    known = history.loc[(history.index >= first) & (history.index < origin)]
-    known = known.reindex(columns=known.columns.union(list(TARGETS), sort=False))
-    if known[list(TARGETS)].isna().all(axis=None):
+    first = rows_before(history, origin - timedelta(hours=hours))
+    known = history.iloc[first : rows_before(history, origin)]
+    if not set(TARGETS) <= set(known.columns):
+        known = known.reindex(columns=known.columns.union(list(TARGETS), sort=False))
+    if last_present(known[list(TARGETS)].to_numpy(), len(known)) is None:
         return None
     if initial_state is not None:
         last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
@@ -40,16 +43,40 @@ def known_before(
     return known
 
 
+def rows_before(history: pd.DataFrame, moment: datetime) -> int:
+    """Return how many rows of an hourly frame, in order of time, lie before `moment`."""
+    return int(history.index.searchsorted(pd.Timestamp(moment)))
+
+
+def last_present(values: NDArray[np.float64], rows: int) -> int | None:
+    """Return the last of the first `rows` rows that holds a value, None without one.
+
+    The newest hours are looked at first: this is asked several times per request, over thousands of hours.
+    """
+    stop, block = rows, SEARCH_BLOCK_HOURS
+    while stop > 0:
+        start = max(0, stop - block)
+        missing = np.isnan(values[start:stop])
+        present = np.flatnonzero(~(missing if missing.ndim == 1 else missing.all(axis=1)))
+        if len(present):
+            return start + int(present[-1])
+        stop, block = start, block * 8
+    return None
+
+
 def ages_hours(
     history: pd.DataFrame | None, origin: datetime, signals: Sequence[str] = TARGETS
 ) -> dict[str, float]:
     """Return per signal the hours between its last value's end and `origin`; infinity where there is none."""
-    ages: dict[str, float] = {}
-    for name in signals:
-        column = None if history is None or name not in history else history.loc[history.index < origin, name]
-        last = None if column is None else column.last_valid_index()
-        age = np.inf if last is None else (pd.Timestamp(origin) - last) / pd.Timedelta(hours=1) - 1.0
-        ages[name] = float(age)
+    ages = dict.fromkeys(signals, float(np.inf))
+    if history is None:
+        return ages
+    rows = rows_before(history, origin)
+    for name in ages:
+        position = last_present(history[name].to_numpy(), rows) if name in history else None
+        if position is not None:
+            since = pd.Timestamp(origin) - history.index[position]
+            ages[name] = float(since / pd.Timedelta(hours=1)) - 1.0
     return ages
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from urbanwm.availability import news, settle
 from urbanwm.cities import City
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
-from urbanwm.contracts.signals import TARGETS, nearest_name
+from urbanwm.contracts.signals import TARGETS
 from urbanwm.contracts.tables import (
     BATCH_COLUMNS,
     PARSED,
@@ -26,7 +26,7 @@ from urbanwm.contracts.tables import (
     validate,
 )
 from urbanwm.errors import BadInput, DataUnavailable, NoData, UrbanWMError
-from urbanwm.ingest_plan import WHOLE_RECORD_SOURCES, Entry, entries_of, pieces
+from urbanwm.ingest_plan import SHARED_ANSWERS, Entry, entries_of, pieces
 from urbanwm.ingest_report import IngestReport
 from urbanwm.lake import Lake
 from urbanwm.quality import CONTEXT_DAYS, check_points, check_series
@@ -45,12 +45,10 @@ ROWS_PER_FLUSH = 250_000
 ROWS_BEFORE_REDUCTION = 1_000_000
 """Rows of one source that a rebuild holds before it reduces them to the source's present word."""
 ANSWER_COLUMNS = ("fetched_at", "wanted_from", "wanted_until")
-SHARED_ANSWERS = frozenset({"waqi", "synthetic"})
-"""One answer of these holds every signal: it is fetched once for all entries that ask the same."""
 
 
 def city_now(city: City, lake: Lake, clock: Clock = utc_now) -> datetime:
-    """Return where a city's future begins: the present hour, or a recorded or simulated city's end of data."""
+    """Return where a city's future begins: the present hour, or the end of recorded or simulated data."""
     if city.replay or city.simulated:
         ends = [last for name in TARGETS if (last := lake.last_timestamp(city.name, name)) is not None]
         last = max(ends) if ends else lake.last_timestamp(city.name)
@@ -90,14 +88,14 @@ def ingest_city(
     end = None if end is None else floor_hour(require_utc(end, "end"))
     if start is not None and end is not None and start >= end:
         raise BadInput("the window is empty", field="end", value=end.isoformat(), allowed=f"after {start}")
-    _check_signals(city, signals)
+    entries = entries_of(city, signals)
     if end is None and city.simulated:
         end = _local_midnight(city, clock())
     run = _Run(city, settings, clock, IngestReport(city.name, clock()))
     if from_raw:
-        run.replay(entries_of(city, signals), start, end, progress)
+        run.replay(entries, start, end, progress)
     else:
-        run.fetch(entries_of(city, signals), start, end, progress)
+        run.fetch(entries, start, end, progress)
     report = run.report
     report.version, report.last_timestamp = run.lake.version(), run.lake.last_timestamp(city.name)
     report.finished_at = clock()
@@ -117,18 +115,6 @@ def _local_midnight(city: City, now: datetime) -> datetime:
     Any number of runs on one day then gives one lake, and nothing pretends to be live.
     """
     return now.astimezone(city.zone).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
-
-
-def _check_signals(city: City, signals: list[str] | None) -> None:
-    for name in signals or []:
-        if name not in city.signals:
-            close = nearest_name(name, city.signals)
-            raise BadInput(
-                f"{city.name} has no source for '{name}'" + (f"; did you mean '{close}'?" if close else ""),
-                field="signals",
-                value=name,
-                allowed=list(city.signals),
-            )
 
 
 @dataclass
@@ -159,7 +145,7 @@ class _Run:
         total, done = sum(len(windows) for _, windows in plan), 0
         for entry, windows in plan:
             for index, window in enumerate(windows):
-                going_on = self._fetch_piece(entry, window, (start, end))
+                going_on = self._fetch_piece(entry, window)
                 # A month of a backfill is safe before the next one is asked for.
                 self._flush(force=len(windows) > 1)
                 done += 1 if going_on else len(windows) - index
@@ -169,10 +155,9 @@ class _Run:
                     break
         self._flush(force=True)
 
-    def _fetch_piece(self, entry: Entry, window: Window, asked: Bounds) -> bool:
+    def _fetch_piece(self, entry: Entry, window: Window) -> bool:
         """Fetch one window; return False when asking this source further is pointless."""
-        # A file is kept whole: its bounds are those the user gave, so an unchanged file is one receipt.
-        bounds = asked if entry.config.source in WHOLE_RECORD_SOURCES else (window.start, window.end)
+        bounds = (window.start, window.end)
         told: list[pd.DataFrame] = []
         going_on = True
         try:
@@ -249,11 +234,12 @@ class _Run:
             return _nothing()
         rows = pd.concat(frames, ignore_index=True)
         validate(rows.loc[:, list(PARSED_COLUMNS)], PARSED)
-        rows = rows[~(rows["timestamp"] < rows["wanted_from"]) & ~(rows["timestamp"] >= rows["wanted_until"])]
+        rows = rows[~(rows["timestamp"] < rows["wanted_from"])]
         checked = check_points(rows, timezone=self.city.timezone, now=rows["fetched_at"])
         self.report.count("dropped", entry.label, checked.dropped)
         self.report.count("flagged", entry.label, checked.flagged)
-        return checked.rows
+        # Cut at the end only now: hours that have not begun are counted, not quietly left out.
+        return checked.rows[~(checked.rows["timestamp"] >= checked.rows["wanted_until"])]
 
     def _reduced(self, entry: Entry, told: list[pd.DataFrame]) -> pd.DataFrame:
         """Reduce what a source said so far to its present word, so that a long archive fits in memory."""

@@ -10,7 +10,8 @@ import pandas as pd
 
 from urbanwm.cities import City
 from urbanwm.clock import floor_hour
-from urbanwm.errors import DataUnavailable
+from urbanwm.contracts.signals import nearest_name
+from urbanwm.errors import BadInput, DataUnavailable
 from urbanwm.lake import Lake
 from urbanwm.settings import Settings
 from urbanwm.sources.base import SourceConfig, Window
@@ -19,6 +20,8 @@ LIVE_SOURCES = frozenset({"waqi", "tomtom"})
 """They give the present hour only, whatever window is asked for."""
 WHOLE_RECORD_SOURCES = frozenset({"file"})
 """They are read whole at no cost, so corrections of any age are found."""
+SHARED_ANSWERS = frozenset({"waqi", "synthetic"})
+"""One answer of these holds every signal: it is fetched once for all entries that ask the same."""
 LOCAL_SOURCES = frozenset({"file", "synthetic"})
 LOOK_BACK = timedelta(hours=72)
 """Upstreams correct their last days; these hours are always asked for again."""
@@ -41,7 +44,21 @@ class Entry:
 
 
 def entries_of(city: City, signals: list[str] | None = None) -> list[Entry]:
-    """Return the sources of a city in the order of its file."""
+    """Return the sources of a city in the order of its file.
+
+    Raises:
+        BadInput: The city has no source for one of `signals`; the nearest name is given.
+    """
+    for name in signals or []:
+        if name not in city.signals:
+            close = nearest_name(name, city.signals)
+            hint = f"; did you mean '{close}'?" if close else ""
+            raise BadInput(
+                f"{city.name} has no source for '{name}'{hint}",
+                field="signals",
+                value=name,
+                allowed=list(city.signals),
+            )
     return [
         Entry(signal, config, place)
         for signal, configs in city.signals.items()
@@ -66,10 +83,12 @@ def pieces(
     missing, and the last 72 h. Upstreams are asked month by month, so that a backfill can be resumed.
     """
     kind = entry.config.source
-    until = end if end is not None else floor_hour(now) + (HOUR if kind in LIVE_SOURCES else timedelta(0))
+    present = floor_hour(now)
+    latest = present if end is None and kind not in LIVE_SOURCES else present + HOUR
+    until = latest if end is None else min(end, latest)
     if kind in LIVE_SOURCES:
         since = start or EPOCH
-        return [Window(since, until)] if since <= floor_hour(now) < until else []
+        return [Window(since, until)] if since <= present < until else []
     if kind in WHOLE_RECORD_SOURCES:
         since = start or EPOCH
         return [Window(since, until)] if since < until else []
@@ -87,7 +106,7 @@ def pieces(
     months = _months(Window(since, until))
     if start is None:
         return months
-    return _incomplete(months, entry.signal, trusted, city.name, lake, floor_hour(now) - LOOK_BACK)
+    return _incomplete(months, entry.signal, trusted, city.name, lake, present - LOOK_BACK)
 
 
 def _months(window: Window) -> list[Window]:

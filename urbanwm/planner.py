@@ -100,7 +100,7 @@ class _Search:
         self.outlook = outlook
         self.request = request
         self.status_quo = outlook.doses(Policy()).status_quo
-        self.usual = _means(outlook.members_under(outlook.doses(Policy())))
+        self.usual = _means(outlook.baseline)
         self.tested: dict[tuple[float, float], _Candidate] = {}
         if request.pm25_target is not None and np.isnan(self.usual[0]):
             raise DataUnavailable(

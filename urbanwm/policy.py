@@ -22,6 +22,7 @@ from urbanwm.assumptions import Assumptions, Coefficient, Lever, load_assumption
 from urbanwm.cities import City
 from urbanwm.contracts.scenario import Policy, PolicyPeriod
 from urbanwm.contracts.signals import ACTIONS, SIGNALS, TARGETS
+from urbanwm.freshness import rows_before
 
 __all__ = [
     "LEVERS",
@@ -86,8 +87,8 @@ class Doses:
 def observed_status_quo(history: pd.DataFrame | None, city: City, start: datetime) -> StatusQuo:
     """Return the renewable share observed before `start`, else the city file's, else 0, and say which."""
     if history is not None and "renewable_share" in history:
-        share = history["renewable_share"]
-        share = share[(share.index < start) & (share.index >= start - timedelta(hours=SHARE_MAX_AGE_HOURS))]
+        first = rows_before(history, start - timedelta(hours=SHARE_MAX_AGE_HOURS))
+        share = history["renewable_share"].iloc[first : rows_before(history, start)]
         recent = share.dropna().iloc[-SHARE_WINDOW_HOURS:]
         if len(recent):
             mean = round(float(recent.mean()), SHARE_DECIMALS)
@@ -239,8 +240,9 @@ def apply(
     doses: Doses,
     assumptions: Assumptions,
     *,
-    seed: int,
     background_pm25: float,
+    seed: int = 0,
+    draws: list[NDArray[np.float64]] | None = None,
     lagged: bool = True,
     on_levels: bool = False,
 ) -> NDArray[np.float64]:
@@ -251,12 +253,13 @@ def apply(
         doses: Levers by hour and the status quo.
         assumptions: Coefficients; each member keeps its own draw of each, so policies stay comparable.
         seed: Seed of the draws.
+        draws: The draws themselves, as `Assumptions.sample` makes them, where the caller keeps them.
         background_pm25: µg/m³ that no measure can remove; a value already below it is left alone.
         lagged: False gives the response without delay or echo, for the decomposition.
         on_levels: Multiply by the absolute factor itself; only formulas of form `absolute` have one.
     """
     changed = members.copy()
-    draws = assumptions.sample(members.shape[0], seed)
+    draws = assumptions.sample(members.shape[0], seed) if draws is None else draws
     for position, signal in enumerate(TARGETS):
         terms = [
             pair for pair in zip(assumptions.coefficients, draws, strict=True) if pair[0].signal == signal

@@ -20,6 +20,7 @@ from urbanwm.contracts.scenario import Forecast, InitialState, Policy, Scenario,
 from urbanwm.contracts.signals import SIGNALS, TARGETS
 from urbanwm.errors import BadInput, BundleInvalid, DataUnavailable
 from urbanwm.forecaster import WorldModelForecaster
+from urbanwm.freshness import last_present, rows_before
 from urbanwm.policy import (
     Doses,
     StatusQuo,
@@ -43,6 +44,7 @@ __all__ = [
 
 Float = NDArray[np.float64]
 
+INTERVAL_90 = (0.05, 0.95)
 DEFAULT_SEED = 0
 """Used when a request names no seed: the same question then has the same answer."""
 START_LIMIT = timedelta(days=366)
@@ -101,10 +103,30 @@ class Outlook:
         """The levers without a policy."""
         return observed_status_quo(self.history, self.city, self.start)
 
+    @cached_property
+    def baseline(self) -> Float:
+        """Members under the status quo, `(samples, horizon_hours, 3)`; computed once for all policies."""
+        return self.members_under(self.doses(Policy()))
+
+    @cached_property
+    def data_as_of(self) -> str | None:
+        """The newest hour with a target value before the start, ISO 8601; None when there is none."""
+        if self.history is None:
+            return None
+        rows = rows_before(self.history, self.start)
+        found = [last_present(self.history[name].to_numpy(), rows) for name in TARGETS if name in self.history]
+        newest = max((position for position in found if position is not None), default=None)
+        return None if newest is None else str(self.history.index[newest].isoformat())
+
     def doses(self, policy: Policy) -> Doses:
         """Lay a policy out over the horizon."""
         ban = self.assumptions.car_ban_multiplier
         return dose_schedule(policy, self.start, self.horizon_hours, self.city, self.status_quo, ban)
+
+    @cached_property
+    def _draws(self) -> list[Float]:
+        """One value per member for every coefficient; every policy meets the same ones."""
+        return self.assumptions.sample(self.forecast.members.shape[0], self.seed)
 
     def members_under(self, doses: Doses, *, lagged: bool = True) -> Float:
         """Return members under these doses, `(samples, horizon_hours, 3)`, within the vocabulary's limits."""
@@ -112,7 +134,7 @@ class Outlook:
             self.forecast.members,
             doses,
             self.assumptions,
-            seed=self.seed,
+            draws=self._draws,
             background_pm25=self.city.pm25_background,
             lagged=lagged,
             on_levels=self.forecast.reference_form,
@@ -184,7 +206,7 @@ def respond(outlook: Outlook, policy: Policy, provenance: Mapping[str, Any] | No
             its `degraded` and `reasons` are joined with the forecast's.
     """
     doses = outlook.doses(policy)
-    baseline = outlook.members_under(outlook.doses(Policy()))
+    baseline = outlook.baseline
     scenario = outlook.members_under(doses)
     immediate = outlook.members_under(doses, lagged=False)
     times = pd.date_range(outlook.start, periods=outlook.horizon_hours, freq="h")
@@ -199,7 +221,7 @@ def respond(outlook: Outlook, policy: Policy, provenance: Mapping[str, Any] | No
         timestamps=[time.to_pydatetime() for time in times],
         baseline=baseline,
         scenario=scenario,
-        effect={name: _effect(name, baseline, scenario, immediate) for name in TARGETS},
+        effect=_effects(baseline, scenario, immediate),
         meta=_meta(outlook, policy, doses, provenance or {}),
         latents=latents,
     )
@@ -223,37 +245,35 @@ def simulate(
     return respond(look_ahead(scenario, city, history, forecaster, now=now), scenario.policy, provenance)
 
 
-def _effect(name: str, baseline: Float, scenario: Float, immediate: Float) -> dict[str, Any] | None:
-    """Return the paired difference of one signal over the horizon and by hour; None for an unanswered signal.
+def _effects(baseline: Float, scenario: Float, immediate: Float) -> dict[str, dict[str, Any] | None]:
+    """Return the paired differences by signal, over the horizon and by hour; None for an unanswered signal.
 
     `assumed` is what the coefficients alone would do in the hours of the dose, `dynamic` what delay and echo
     add to it; they sum to `mean`.
     """
-    position = TARGETS.index(name)
-    difference = (scenario - baseline)[..., position]
-    if np.isnan(difference).any():
-        return None
-    assumed = (immediate - baseline)[..., position].mean(axis=0)
-    by_hour, over_horizon = difference.mean(axis=0), difference.mean(axis=1)
-    usual = float(baseline[..., position].mean())
-    low, high = np.quantile(difference, (0.05, 0.95), axis=0, method="hazen")
-    mean = float(by_hour.mean())
-    return {
-        "unit": SIGNALS[name].unit,
-        "mean": mean,
-        "q05": float(np.quantile(over_horizon, 0.05, method="hazen")),
-        "q95": float(np.quantile(over_horizon, 0.95, method="hazen")),
-        "relative": mean / usual if usual else None,
-        "assumed": float(assumed.mean()),
-        "dynamic": float((by_hour - assumed).mean()),
-        "hourly": {
-            "mean": by_hour.tolist(),
-            "q05": low.tolist(),
-            "q95": high.tolist(),
-            "assumed": assumed.tolist(),
-            "dynamic": (by_hour - assumed).tolist(),
-        },
-    }
+    difference = scenario - baseline
+    assumed = (immediate - baseline).mean(axis=0)
+    by_hour, usual = difference.mean(axis=0), baseline.mean(axis=(0, 1))
+    low, high = np.quantile(difference, INTERVAL_90, axis=0, method="hazen")
+    whole = np.quantile(difference.mean(axis=1), INTERVAL_90, axis=0, method="hazen")
+    dynamic = by_hour - assumed
+    effects: dict[str, dict[str, Any] | None] = {}
+    for position, name in enumerate(TARGETS):
+        mean = float(by_hour[:, position].mean())
+        hourly = {"mean": by_hour, "q05": low, "q95": high, "assumed": assumed, "dynamic": dynamic}
+        effects[name] = {
+            "unit": SIGNALS[name].unit,
+            "mean": mean,
+            "q05": float(whole[0, position]),
+            "q95": float(whole[1, position]),
+            "relative": mean / float(usual[position]) if usual[position] else None,
+            "assumed": float(assumed[:, position].mean()),
+            "dynamic": float(dynamic[:, position].mean()),
+            "hourly": {key: values[:, position].tolist() for key, values in hourly.items()},
+        }
+        if np.isnan(difference[..., position]).any():
+            effects[name] = None
+    return effects
 
 
 def _meta(outlook: Outlook, policy: Policy, doses: Doses, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,7 +287,7 @@ def _meta(outlook: Outlook, policy: Policy, doses: Doses, provenance: Mapping[st
         "model_version": provenance.get("model_version") if by_model else None,
         "run_id": provenance.get("run_id") if by_model else None,
         "dataset_version": provenance.get("dataset_version"),
-        "data_as_of": _newest(outlook.history, outlook.start),
+        "data_as_of": outlook.data_as_of,
         "degraded": bool(provenance.get("degraded", False)) or forecast.degraded,
         "reasons": list(dict.fromkeys(reasons)),
         "assumptions": outlook.assumptions.describe(),
@@ -277,12 +297,3 @@ def _meta(outlook: Outlook, policy: Policy, doses: Doses, provenance: Mapping[st
         "simulated_city": outlook.city.simulated,
         "units": {name: SIGNALS[name].unit for name in TARGETS},
     }
-
-
-def _newest(history: pd.DataFrame | None, start: datetime) -> str | None:
-    """Return the newest hour with a target value before `start`, ISO 8601; None when there is none."""
-    if history is None:
-        return None
-    known = history.loc[history.index < start, [name for name in TARGETS if name in history]]
-    newest = known.dropna(how="all").index
-    return newest[-1].isoformat() if len(newest) else None

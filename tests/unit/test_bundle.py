@@ -130,8 +130,9 @@ bundle = Bundle.load(Path(sys.argv[1]))
 bundle.smoke_test()
 example = read_example((Path(sys.argv[1]) / EXAMPLE).read_bytes())
 c = example["context_hours"]
-path = bundle.imagine(example["expected_h"], example["expected_z"], *(example[k][:, c:] for k in ("known",
-"action", "skip", "noise"))) assert "torch" not in sys.modules
+ahead = [example[name][:, c:] for name in ("known", "action", "skip", "noise")]
+path = bundle.imagine(example["expected_h"], example["expected_z"], *ahead)
+assert "torch" not in sys.modules
 print(hashlib.sha256(path.output.tobytes()).hexdigest())
 """
     runs = [

@@ -23,7 +23,6 @@ from urbanwm.errors import (
     UpstreamUnavailable,
 )
 from urbanwm.ingest import city_now, ingest_city
-from urbanwm.ingest_plan import WHOLE_RECORD_SOURCES
 from urbanwm.lake import Lake
 from urbanwm.settings import Settings, load_settings
 from urbanwm.sources import file, source_module
@@ -343,12 +342,31 @@ def test_files_and_the_simulated_city_are_rebuilt_from_raw(settings, tmp_path, l
     demo = load_city("demo", settings)
     clock = Clock(NOW)
     first = ingest_city(demo, settings, clock=clock)
+    midnight = datetime(2025, 3, 9, 23, tzinfo=UTC)  # in Berlin: a simulated city grows by whole days
     assert first.inserted == 14 * 24
-    assert first.last_timestamp == NOW.replace(minute=0) - timedelta(hours=1)
+    assert first.last_timestamp == midnight - timedelta(hours=1)
     clock.now += timedelta(hours=5)
-    assert ingest_city(demo, settings, clock=clock).inserted == 5
+    assert ingest_city(demo, settings, clock=clock).version == first.version
+    clock.now += timedelta(days=1)
+    assert ingest_city(demo, settings, clock=clock).inserted == 24
     second, _ = rebuilt(demo, settings, tmp_path, clock)
     assert same_content(lake, second, "demo")
+
+
+def test_a_recording_replayed_night_by_night_is_rebuilt_whole(settings, tmp_path, lake):
+    hours = pd.date_range(START, periods=100, freq="h")
+    pd.DataFrame({"timestamp": hours, "pm25": np.arange(100) % 9 + 0.5}).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    place, clock = city({"pm25": [file_config(tmp_path / "x.csv")]}, replay=True), Clock(START)
+    for night in (1, 2, 3):
+        clock.now = START + timedelta(days=night)
+        report = ingest_city(place, settings, clock=clock)
+        assert report.last_timestamp == clock.now - timedelta(hours=1)
+        assert report.dropped["file:x.csv"]["future"] > 0
+    second, _ = rebuilt(place, settings, tmp_path, clock)
+    assert len(second.read("x")) == 72
+    assert same_content(lake, second, "x")
 
 
 def test_an_answer_of_a_source_that_left_the_city_file_is_counted(source, settings, tmp_path):
@@ -397,7 +415,6 @@ def test_madrid_from_its_recording(settings, shared_dir, lake):
         },
         replay=True,
     )
-    assert "file" in WHOLE_RECORD_SOURCES
     report = ingest_city(place, settings, clock=Clock())
     recorded = pd.read_parquet(path).set_index("timestamp")
     frame = lake.read("x")

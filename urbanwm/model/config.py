@@ -101,6 +101,9 @@ class TrainingConfig(_Frozen):
     """KL in nats per hour below which nothing is pushed (`urban`)."""
     latent_noise: float = Field(default=1.0, ge=0.0, le=1.0)
     """Scale of the latent noise in training; 0 trains on the latent means."""
+    input_noise: float = Field(default=0.0, ge=0.0)
+    """Standard deviation of noise on the inputs known ahead, in training, so that dates cannot be memorised; the
+    calendar's columns that the seasonal path reads are spared (`urban`)."""
     signal_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Loss weights of pm25, energy_mwh and traffic_index."""
     signal_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -16,6 +17,8 @@ from urbanwm.model.encoder import hidden_layer
 PM25_SCALE_UGM3, PM25_FLOOR_UGM3 = 200.0, 5.0
 ENERGY_SCALE_MWH, ENERGY_FLOOR_MWH = 2000.0, 100.0
 TRAFFIC_MAX = 2.0
+MINIMUM_STEP = 1e-3
+"""Smallest step between two quantiles, in normalised units, that a head is started with."""
 INITIAL_SPREAD = 0.5
 """Standard deviation of the forecast error, in normalised units, that the untrained quantiles assume."""
 
@@ -68,7 +71,17 @@ class QuantilePredictor(nn.Module):
         self.register_buffer("steps_to_quantiles", _steps_to_quantiles(), persistent=False)
         with torch.no_grad():
             self.out.weight.zero_()
-            self.out.bias.copy_(torch.tensor([0.0, *_initial_steps()]).repeat(targets))
+            self.out.bias.zero_()
+        gaussian = NormalDist(sigma=INITIAL_SPREAD)
+        for target in range(targets):
+            self.start_at(target, [gaussian.inv_cdf(level) for level in QUANTILE_LEVELS])
+
+    @torch.no_grad()
+    def start_at(self, target: int, quantiles: Sequence[float]) -> None:
+        """Make `quantiles` (ascending, around the seasonal path) one target's answer to every state."""
+        steps = [max(upper - lower, MINIMUM_STEP) for lower, upper in pairwise(quantiles)]
+        raw = [quantiles[QUANTILE_LEVELS.index(0.5)], *(math.log(math.expm1(step)) for step in steps)]
+        self.out.bias.view(self.targets, -1)[target] = torch.tensor(raw)
 
     def forward(self, state: Tensor, seasonal: Tensor) -> Tensor:
         """Return quantiles `(..., 3, 7)` from states `(..., D + Z)` and the seasonal path `(..., 3)`."""
@@ -87,11 +100,3 @@ def _steps_to_quantiles() -> Tensor:
     for step in range(middle, len(QUANTILE_LEVELS) - 1):  # step i leads from quantile i up to quantile i+1
         matrix[step, step + 1 :] = 1.0
     return matrix
-
-
-def _initial_steps() -> list[float]:
-    """Return the softplus pre-images of the steps between a Gaussian's quantiles."""
-    normal = NormalDist(sigma=INITIAL_SPREAD)
-    quantiles = [normal.inv_cdf(level) for level in QUANTILE_LEVELS]
-    gaps = [upper - lower for lower, upper in pairwise(quantiles)]
-    return [math.log(math.expm1(gap)) for gap in gaps]

@@ -24,6 +24,7 @@ from urbanwm.registry import (
     CHALLENGER,
     DECISION_TAG,
     REFUSED,
+    ROLLED_BACK,
     ChampionCache,
     ModelVersion,
     Registry,
@@ -143,12 +144,19 @@ def _challenger(registry: Registry, version: str | None) -> ModelVersion:
 
 
 def _known_outcome(challenger: ModelVersion, champion: ModelVersion | None) -> PromotionOutcome | None:
-    """Return the outcome where the challenger serves already, or was refused against this very champion."""
+    """Return the outcome where nothing is left to decide.
+
+    The challenger serves already, was refused against this very champion, or was rolled back: what a person
+    took out of service comes back by override only.
+    """
     present = champion.version if champion else None
     if present == challenger.version:
         reasons = [f"version {challenger.version} is the champion already"]
         return PromotionOutcome(challenger.version, present, True, reasons, reused=True)
     tags = challenger.tags
+    if tags.get(DECISION_TAG, "").startswith(ROLLED_BACK):
+        reasons = [f"version {challenger.version} was taken out of service ({tags[DECISION_TAG]})"]
+        return PromotionOutcome(challenger.version, present, False, reasons, reused=True)
     if tags.get(DECISION_TAG) == REFUSED and tags.get(DECIDED_AGAINST_TAG) == (present or NOBODY):
         reasons = json.loads(tags["decision_reasons"])
         return PromotionOutcome(challenger.version, present, False, reasons, reused=True)

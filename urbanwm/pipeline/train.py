@@ -15,6 +15,7 @@ from filelock import FileLock
 from urbanwm.assumptions import load_assumptions
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.clock import Clock, utc_now
+from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import build_series
 from urbanwm.figures import error_by_lead, forecast_fan, training_curves
 from urbanwm.forecaster import WorldModelForecaster
@@ -174,15 +175,22 @@ class _Batched:
         self._waiting: list[tuple[int, dict[str, float]]] = []
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take one report; the names become `train/…`, and `val/…` for what starts with `val_`."""
-        renamed = {
-            f"val/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}": value
-            for name, value in metrics.items()
-        }
+        """Take one report."""
+        renamed = {_metric_name(name): value for name, value in metrics.items()}
         self._waiting.append((step, renamed))
         if "val/score" in renamed:
             self._run.log_history(self._waiting)
             self._waiting = []
+
+
+def _metric_name(reported: str) -> str:
+    """Return the run's name of a training metric: `val_mae_pm25` → `val/pm25/mae`, `kl` → `train/kl`."""
+    stage = "val" if reported.startswith("val_") else "train"
+    name = reported.removeprefix("val_")
+    for signal in TARGETS:
+        if name.endswith(f"_{signal}"):
+            return f"{stage}/{signal}/{name.removesuffix(f'_{signal}')}"
+    return f"{stage}/{name}"
 
 
 def _log_inputs(plan: Plan, run: RunLog) -> None:

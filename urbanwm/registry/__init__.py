@@ -5,7 +5,7 @@ service with a warm `ChampionCache` answers before it has asked the registry any
 """
 
 from urbanwm.registry.cache import CachedChampion, ChampionCache
-from urbanwm.registry.promotion import REFUSED, promote, rollback
+from urbanwm.registry.promotion import REFUSED, ROLLED_BACK, promote, rollback
 from urbanwm.registry.store import Registry
 from urbanwm.registry.tracking import RunLog
 from urbanwm.registry.versions import (
@@ -25,6 +25,7 @@ __all__ = [
     "MODEL_NAME",
     "PREVIOUS",
     "REFUSED",
+    "ROLLED_BACK",
     "CachedChampion",
     "ChampionCache",
     "ModelVersion",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +147,9 @@ class _Run:
         self.held_out = HeldOut.cut(series, splits, self.recipe)
         self.sampler = Sampler(series, splits, spec, self.recipe)
         self.model = UrbanWorldModel(experiment.model, dims)
-        if self.model.seasonal is not None:
-            parts = [(city, _thinned(splits[name].training)) for name, city in series.items()]
-            blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
-            start_from_seasons(self.model.seasonal, cut_windows(parts, self.recipe), blocks)
+        parts = [(city, _thinned(splits[name].training)) for name, city in series.items()]
+        blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
+        start_from_seasons(self.model, cut_windows(parts, self.recipe), blocks)
         self.model.to(self.device).train()
         self.optimizer = make_optimizer(self.model, self.recipe)
         self.average = AveragedWeights(self.model, self.recipe.ema_decay)
@@ -179,6 +178,10 @@ class _Run:
         shape = (len(windows), windows.observed.shape[1], self.model.config.latent_dim)
         # Drawn on the CPU wherever the model is, so that a GPU run sees the same noise.
         noise = (recipe.latent_noise * torch.randn(shape)).to(self.device)
+        if recipe.input_noise > 0.0:
+            jitter = recipe.input_noise * torch.randn(batch.known.shape)
+            jitter[..., [*self.model.dims.special, *self.model.dims.clock]] = 0.0
+            batch = replace(batch, known=batch.known + jitter.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.model.loss(batch, noise, recipe, self.step)
         loss = float(losses.total.detach())

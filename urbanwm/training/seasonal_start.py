@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from urbanwm.contracts.signals import QUANTILE_LEVELS
 from urbanwm.features import Windows
-from urbanwm.model.seasonal import SeasonalPath
+from urbanwm.model.predictor import QuantilePredictor
+from urbanwm.model.world_model import UrbanWorldModel
 
 FOLDS = 6
 LEVEL_PENALTIES = (1e-3, 1e-2, 1e-1)
@@ -30,18 +32,22 @@ class _Rows(NamedTuple):
 
 
 @torch.no_grad()
-def start_from_seasons(path: SeasonalPath, windows: Windows, block: NDArray[np.int64]) -> None:
-    """Set the seasonal path to the ridge regression of the horizon on its features, per target.
+def start_from_seasons(model: UrbanWorldModel, windows: Windows, block: NDArray[np.int64]) -> None:
+    """Set the seasonal path to a ridge regression on the horizon, and the head to its errors.
 
-    Before its first step the model then forecasts like a good linear seasonal model, and learns the rest.
+    Before its first step the model then forecasts, with honest quantiles, like a good linear seasonal
+    model, and learns the rest. The reference has no seasonal path and stays as it is.
 
     Args:
-        path: Changed in place.
+        model: Changed in place.
         windows: Training windows.
         block: `(B,)` block of each window, 0 to `FOLDS` - 1; neighbouring windows share one, so that the
         penalties
             are not chosen on hours seen a moment before.
     """
+    path, head = model.seasonal, model.predictor
+    if path is None or not isinstance(head, QuantilePredictor):
+        return
     ahead = slice(windows.context_hours, None)
     special = path.profiles(torch.from_numpy(windows.known[:, ahead])).numpy()
     prior = np.concatenate([path.skip_weights[0].numpy(), np.zeros(special.shape[-1])]).astype(np.float64)
@@ -53,9 +59,10 @@ def start_from_seasons(path: SeasonalPath, windows: Windows, block: NDArray[np.i
         features = np.concatenate([windows.skip[:, ahead, target], special], axis=-1)[seen].astype(np.float64)
         values = windows.target[:, ahead, target][seen].astype(np.float64)
         fold = np.broadcast_to(block[:, None], seen.shape)[seen]
-        weights = torch.from_numpy(_cross_validated_ridge(_Rows(features, values, fold), prior, levels))
-        path.skip_weights[target] = weights[:levels].to(path.skip_weights.dtype)
-        path.special_weights[target] = weights[levels:].to(path.special_weights.dtype)
+        fitted, errors = _cross_validated_ridge(_Rows(features, values, fold), prior, levels)
+        weights = torch.from_numpy(fitted).to(path.skip_weights.dtype)
+        path.skip_weights[target], path.special_weights[target] = weights[:levels], weights[levels:]
+        head.start_at(target, np.quantile(errors, QUANTILE_LEVELS).tolist())
 
 
 def blocks_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -63,28 +70,31 @@ def blocks_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.arange(len(origins)) * FOLDS // max(1, len(origins))
 
 
-def _cross_validated_ridge(rows: _Rows, prior: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
-    """Return the weights under the penalties with the smallest absolute error on left-out blocks."""
+def _cross_validated_ridge(
+    rows: _Rows, prior: NDArray[np.float64], levels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return weights, and errors `(n,)` on left-out blocks, under the penalties with the smallest errors."""
     residual = rows.values - rows.features @ prior
-    folds = [rows.fold == fold for fold in range(FOLDS)]
+    folds = [rows.fold == fold for fold in np.unique(rows.fold)]
     grams = [rows.features[part].T @ rows.features[part] for part in folds]
     moments = [rows.features[part].T @ residual[part] for part in folds]
-    whole_gram, whole_moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
-    sizes = [int(part.sum()) for part in folds]
+    whole_gram, whole_moment, rows_in_all = np.sum(grams, axis=0), np.sum(moments, axis=0), len(residual)
 
     def solve(gram: Array, moment: Array, size: int, penalty: Array) -> NDArray[np.float64]:
         return prior + np.linalg.solve(gram + max(size, 1) * np.diag(penalty), moment)
 
-    def left_out_error(penalty: Array) -> float:
-        total = 0.0
-        for part, gram, moment, size in zip(folds, grams, moments, sizes, strict=True):
-            weights = solve(whole_gram - gram, whole_moment - moment, sum(sizes) - size, penalty)
-            total += float(np.abs(rows.features[part] @ weights - rows.values[part]).sum())
-        return total
+    def left_out_errors(penalty: Array) -> NDArray[np.float64]:
+        errors = np.empty(rows_in_all)
+        for part, gram, moment in zip(folds, grams, moments, strict=True):
+            rest = rows_in_all - int(part.sum())
+            weights = solve(whole_gram - gram, whole_moment - moment, rest, penalty)
+            errors[part] = rows.values[part] - rows.features[part] @ weights
+        return errors
 
-    def penalties(level: float, special: float) -> NDArray[np.float64]:
-        return np.where(np.arange(len(prior)) < levels, level, special)
-
-    candidates = [penalties(*pair) for pair in product(LEVEL_PENALTIES, SPECIAL_PENALTIES)]
-    best = min(candidates, key=left_out_error)
-    return solve(whole_gram, whole_moment, sum(sizes), best)
+    is_level = np.arange(len(prior)) < levels
+    candidates = [
+        np.where(is_level, level, special) for level, special in product(LEVEL_PENALTIES, SPECIAL_PENALTIES)
+    ]
+    errors = [left_out_errors(penalty) for penalty in candidates]
+    best = int(np.argmin([np.abs(error).sum() for error in errors]))
+    return solve(whole_gram, whole_moment, rows_in_all, candidates[best]), errors[best]

@@ -1,0 +1,118 @@
+"""One small night for real: synthetic data in, a few optimiser steps, a decision, a champion."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.registry_support import make_settings
+from urbanwm.errors import BundleInvalid
+from urbanwm.model.bundle import Bundle
+from urbanwm.pipeline import list_models, run_nightly, run_promote, run_rollback, run_train
+from urbanwm.registry import ChampionCache, Registry
+
+pytestmark = pytest.mark.slow
+
+AS_OF = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
+CITY_FILE = """
+name: smallville
+timezone: Europe/Berlin
+location: {latitude: 50.0, longitude: 10.0}
+simulated: true
+signals:
+  pm25:          [{source: synthetic, seed: 3}]
+  energy_mwh:    [{source: synthetic, seed: 3}]
+  traffic_index: [{source: synthetic, seed: 3}]
+  temperature_c: [{source: synthetic, seed: 3}]
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night")
+    (folder / "cities").mkdir()
+    (folder / "cities" / "smallville.yaml").write_text(CITY_FILE)
+    made = make_settings(folder / "home")
+    return made.model_copy(update={"cities_dir": folder / "cities", "history_days": 60, "training_steps": 2})
+
+
+@pytest.fixture(scope="module")
+def night(settings):
+    return run_nightly(settings, as_of=AS_OF)
+
+
+def test_the_night_trains_judges_and_says_so(night):
+    assert night.errors == []
+    assert night.ingest[0].inserted > 0
+    assert night.training.version == "1"
+    assert night.promotion.reasons
+    assert night.training.metrics["test/pm25/mae"] > 0
+
+
+def test_the_run_has_lineage_scores_pictures_and_the_bundle(settings, night):
+    client = Registry(settings).client
+    run = client.get_run(night.training.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.data.params) < 25
+    assert {"git_sha", "git_dirty", "lock_hash", "seed", "dataset_version", "config_hash"} <= set(
+        run.data.tags
+    )
+    assert {"train/loss", "val/score", "skill/energy_mwh/h48", "test/traffic_index/mae_h24"} <= set(
+        run.data.metrics
+    )
+    source = json.loads(run.inputs.dataset_inputs[0].dataset.source)
+    assert source == {"path": settings.lake_uri, "delta_table_version": night.training.dataset_version}
+    for folder in ("bundle", "config", "evaluation", "figures", "gate"):
+        assert client.list_artifacts(run.info.run_id, folder), folder
+
+
+def test_a_second_night_adds_no_row_no_run_and_no_version(settings, night):
+    runs = len(Registry(settings).client.search_runs(["1"]))
+    again = run_nightly(settings, as_of=AS_OF)
+    assert again.status == "nothing new"
+    assert again.ingest[0].version == night.ingest[0].version
+    assert again.training.reused
+    assert again.promotion.promoted == night.promotion.promoted
+    assert len(list_models(settings)) == 1
+    assert len(Registry(settings).client.search_runs(["1"])) == runs
+
+
+def test_nothing_of_the_training_stays_in_the_working_folder(settings, night):
+    assert list(settings.runs_dir.iterdir()) == []
+
+
+def test_an_override_is_recorded_and_the_champion_is_served_from_the_cache(settings, night):
+    outcome = run_promote(settings, version="1", override_by="Ada", reason="drill")
+    assert outcome.promoted
+    champion = ChampionCache(settings.cache_dir, Registry(settings)).sync()
+    Bundle.load(champion.path).smoke_test()
+    assert champion.run_id == night.training.run_id
+    if outcome.overridden_by:
+        assert Registry(settings).version("1").tags["overridden_by"] == "Ada"
+
+
+def test_a_challenger_meets_the_champion_on_its_own_hours_and_a_rollback_is_not_undone(settings, night):
+    run_promote(settings, version="1", override_by="Ada", reason="drill")
+    challenger = run_train(["smallville"], settings, until=AS_OF, steps=3)
+    outcome = run_promote(settings, version=challenger.version, override_by="Ada", reason="drill")
+    assert set(outcome.evidence["against"]) == {"champion", "baseline"}
+    assert run_rollback(settings)["champion"] == "1"
+    again = run_promote(settings, version=challenger.version)
+    assert not again.promoted
+    assert "taken out of service" in again.reasons[0]
+
+
+def test_a_damaged_bundle_is_refused_even_with_an_override(settings, night):
+    version = run_train(["smallville"], settings, until=AS_OF, steps=4)
+    before = Registry(settings).champion()
+    artifacts = settings.artifacts_dir / version.run_id / "artifacts" / "bundle"
+    weights = next(path for path in Path(artifacts).iterdir() if path.suffix == ".onnx")
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(BundleInvalid):
+        run_promote(settings, version=version.version, override_by="Ada", reason="drill")
+    after = Registry(settings).champion()
+    assert (after and after.version) == (before and before.version)
+    assert Registry(settings).version(version.version).to_dict()["decision"] == "refused"
