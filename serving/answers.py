@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import urbanwm
-from serving.catalogue import describe_city
+from serving.catalogue import describe_city, publish_ages
 from serving.champion import ChampionHolder, Standing
+from serving.comparison import View, compare
 from serving.envelope import Unavailable
+from serving.examination import Examiner
 from serving.history import Histories, Snapshot
 from serving.ladder import Footing, choose, settle
 from serving.latents import sample_points
 from serving.metrics import ANSWERS
 from serving.outlooks import ForecastMemory, RememberingForecaster
+from serving.present import lag_of, move_back, sentence
+from serving.requests import SimulationRequest, check_years
+from serving.watch import Watch
+from serving.work import Checkpoint
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.cities import City, find_city, load_cities
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX
-from urbanwm.errors import BadInput
 from urbanwm.lake import Lake
-from urbanwm.planner import PlanRequest, optimise
+from urbanwm.planner import PlanRequest, go_on, optimise
 from urbanwm.registry import ChampionCache, Registry
 from urbanwm.response import to_response
 from urbanwm.settings import Settings
 from urbanwm.simulator import Outlook, look_ahead, respond
 
 Document = dict[str, Any]
-FIRST_YEAR, LAST_YEAR = 1990, 2200
-"""Nanosecond timestamps end in 2262, and a horizon must still fit in."""
+LOOK_SECONDS = 3.0
+"""How often the lake's version is asked for: 5 ms on a local disk, more on an object store."""
 NO_WORLD_MODEL = "no world model can answer, and the baseline has no latent states"
 
 
@@ -41,16 +46,6 @@ class Answer:
 
     document: Document
     facts: Document
-
-
-@dataclass(frozen=True)
-class _View:
-    """The status quo ahead, who forecast it, and what must be said about it."""
-
-    outlook: Outlook
-    forecaster: RememberingForecaster
-    now: datetime
-    provenance: Document
 
 
 class Answers:
@@ -66,6 +61,7 @@ class Answers:
         self._clock = clock
         self._baseline = BaselineForecaster()
         self._memory = ForecastMemory()
+        self._watch = Watch("urbanwm-lake", LOOK_SECONDS, self.look)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -75,14 +71,29 @@ class Answers:
             BadInput: A city file is wrong: better no service than one without that city.
         """
         cities = load_cities(settings)
+        histories = Histories(Lake(settings.lake_uri, settings.storage_options), utc_now)
         cache = ChampionCache(settings.cache_dir, Registry(settings))
-        holder = ChampionHolder(cache, settings.poll_seconds)
+        holder = ChampionHolder(cache, settings.poll_seconds, examine=Examiner(cities, histories))
         holder.start()
-        return cls(cities, Histories(Lake(settings.lake_uri, settings.storage_options), utc_now), holder)
+        answers = cls(cities, histories, holder)
+        answers.start()
+        return answers
+
+    def start(self) -> None:
+        """Begin to look for new data."""
+        self._watch.start()
 
     def close(self) -> None:
-        """Stop polling."""
+        """Stop looking and polling."""
+        self._watch.stop()
         self._holder.stop()
+
+    def look(self) -> None:
+        """Take up new data, and publish how old each feed is."""
+        self._histories.refresh(self._cities.values())
+        for city in self._cities.values():
+            snapshot = self._histories.snapshot(city)
+            publish_ages(city, snapshot, self._histories.now(city, snapshot))
 
     @property
     def ready(self) -> bool:
@@ -93,16 +104,22 @@ class Answers:
         """Return the names of the cities."""
         return sorted(self._cities)
 
-    def simulate(self, body: Document) -> Answer:
-        """Answer `POST /api/simulate`.
+    def simulate(self, body: Document, checkpoint: Checkpoint = go_on) -> Answer:
+        """Answer `POST /api/simulate`; `checkpoint` is called before every further scenario.
 
         Raises:
             BadInput: The body is refused; the field is named.
             DataUnavailable: There is nothing to answer from (rung 5).
         """
-        scenario = parse_strict(Scenario, body)
-        view = self._look_ahead(scenario)
-        return _answer(to_response(respond(view.outlook, scenario.policy, view.provenance)))
+        request = parse_strict(SimulationRequest, body)
+        view = self._look_ahead(request)
+        document = to_response(respond(view.outlook, view.scenario.policy, view.provenance))
+        if request.scenarios:
+            document["scenarios"] = []
+        for number, variant in enumerate(request.scenarios):
+            checkpoint()
+            document["scenarios"].append(compare(view, variant, number))
+        return _answer(document)
 
     def latent(self, body: Document) -> Answer:
         """Answer `POST /api/latent`: the states behind the first member.
@@ -110,9 +127,8 @@ class Answers:
         Raises:
             Unavailable: The baseline would answer, which has no latent states; none are invented.
         """
-        scenario = parse_strict(Scenario, body)
-        view = self._look_ahead(scenario)
-        simulation = respond(view.outlook, scenario.policy, view.provenance)
+        view = self._look_ahead(parse_strict(Scenario, body))
+        simulation = respond(view.outlook, view.scenario.policy, view.provenance)
         if simulation.latents is None:
             raise Unavailable(_because(NO_WORLD_MODEL, simulation.meta["reasons"]))
         z, h = simulation.latents
@@ -133,13 +149,19 @@ class Answers:
         points = sample_points(simulation, view.outlook.city)
         return _answer({"points": points, "meta": simulation.meta})
 
-    def optimize(self, body: Document) -> Answer:
+    def optimize(self, body: Document, checkpoint: Checkpoint = go_on) -> Answer:
         """Answer `POST /api/optimize`: the policy that best meets the goal, among those that were tried."""
         request = parse_strict(PlanRequest, body)
         view = self._look_ahead(request.scenario())
         outlook = view.outlook
         found = optimise(
-            request, outlook.city, outlook.history, view.forecaster, now=view.now, provenance=view.provenance
+            request.model_copy(update={"start_time": outlook.start}),
+            outlook.city,
+            outlook.history,
+            view.forecaster,
+            now=view.now,
+            provenance=view.provenance,
+            checkpoint=checkpoint,
         )
         return _answer(found)
 
@@ -182,13 +204,16 @@ class Answers:
             "reasons": list(standing.reasons),
         }
 
-    def _look_ahead(self, scenario: Scenario) -> _View:
+    def _look_ahead(self, scenario: Scenario) -> View:
         """Forecast the status quo with the best that is left, and return what must be said about it."""
         city = find_city(scenario.city, self._cities)
-        _check_years(scenario)
+        check_years(scenario)
         snapshot = self._histories.snapshot(city)
         now = self._histories.now(city, snapshot)
         start = floor_hour(require_utc(scenario.start_time or now, "start_time"))
+        lag = lag_of(city, start, now, self._clock())
+        moved = (sentence(city, start, now),) if lag else ()
+        scenario, start = move_back(scenario, start, lag), start - lag
         footing = choose(snapshot, self._holder.standing, start, has_state=scenario.initial_state is not None)
         forecaster = RememberingForecaster(
             footing.champion.forecaster if footing.champion else self._baseline,
@@ -198,22 +223,14 @@ class Answers:
         outlook = look_ahead(scenario, city, snapshot.frame, forecaster, now=now)
         footing = settle(footing, outlook.forecast, lacked_data=forecaster.lacked_data)
         self._count(city, footing, outlook)
-        return _View(outlook, forecaster, now, _provenance(footing, snapshot, outlook.start))
+        footing = replace(footing, reasons=(*moved, *footing.reasons))
+        provenance = _provenance(footing, snapshot, outlook.start)
+        return View(scenario, outlook, forecaster, now, provenance, lag)
 
     def _count(self, city: City, footing: Footing, outlook: Outlook) -> None:
         """Count an answer by who gave it."""
         version = footing.champion.version if footing.champion else "none"
         ANSWERS.labels(city.name, str(footing.rung), outlook.forecast.served_by, version).inc()
-
-
-def _check_years(scenario: Scenario) -> None:
-    """Refuse times that no calendar here can hold; what is too far to forecast is the simulator's to say."""
-    times = {"start_time": scenario.start_time}
-    for number, period in enumerate(scenario.policy.schedule):
-        times |= {f"policy.schedule.{number}.{end}": getattr(period, end) for end in ("start", "end")}
-    for field, time in times.items():
-        if time is not None and not FIRST_YEAR <= time.year <= LAST_YEAR:
-            raise BadInput(f"{field} is out of range", field=field, allowed=f"{FIRST_YEAR} to {LAST_YEAR}")
 
 
 def _who(standing: Standing) -> Document:

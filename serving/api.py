@@ -13,17 +13,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.answers import Answer, Answers
+from serving.answers import Answer, Answers, Document
 from serving.body import read_json_object
 from serving.envelope import error_response, json_response
 from serving.openapi import openapi_document
 from serving.retrain import Retrainer
 from serving.security import require_key
-from serving.work import WorkQueue
+from serving.tables import CSV, to_csv, wants_csv
+from serving.tracing import annotate_span
+from serving.work import Checkpoint, WorkQueue
 from urbanwm.errors import BadInput, UrbanWMError
 from urbanwm.settings import Settings
 
 Handler = Callable[[Request], Awaitable[Response]]
+Work = Callable[[Checkpoint], Answer]
 
 WEB = Path(__file__).parent / "web"
 STATIC_TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html"}
@@ -78,28 +81,43 @@ class Api:
         """Whether requests can be answered, by the model or by the baseline."""
         return self._answers is not None and self._answers.ready
 
-    async def _compute(self, request: Request, work: Callable[[], Answer]) -> Response:
-        """Run `work` on the bounded queue and send what it returns; who answered goes to the log line."""
+    async def _compute(
+        self, request: Request, work: Work, render: Callable[[Document], Response] = json_response
+    ) -> Response:
+        """Run `work` on the bounded queue and send what it returns; who answered goes to the log line.
+
+        The response is rendered on the queue too: a week of many scenarios takes milliseconds to write down,
+        which would hold up everyone else on the event loop.
+        """
         if self._queue is None:
             raise RuntimeError("the application was used before its lifespan began")
-        answer = await self._queue.run(work)
-        request.state.answered = answer.facts
-        return json_response(answer.document)
+
+        def run(checkpoint: Checkpoint) -> tuple[Response, Document]:
+            answer = work(checkpoint)
+            return render(answer.document), answer.facts
+
+        response, facts = await self._queue.run(run)
+        request.state.answered = facts
+        annotate_span(facts)
+        return response
 
     async def simulate(self, request: Request) -> Response:
-        """Answer a "what if" question."""
+        """Answer a "what if" question, as JSON or, where `Accept` prefers it, as CSV."""
         body = await read_json_object(request)
-        return await self._compute(request, lambda: self.answers.simulate(body))
+        render = _csv_response if wants_csv(request.headers.get("accept")) else json_response
+        response = await self._compute(request, lambda go_on: self.answers.simulate(body, go_on), render)
+        response.headers["Vary"] = "Accept"
+        return response
 
     async def latent(self, request: Request) -> Response:
         """Return the latent states of a simulation."""
         body = await read_json_object(request)
-        return await self._compute(request, lambda: self.answers.latent(body))
+        return await self._compute(request, lambda _: self.answers.latent(body))
 
     async def optimize(self, request: Request) -> Response:
         """Search for a policy that meets a goal."""
         body = await read_json_object(request)
-        return await self._compute(request, lambda: self.answers.optimize(body))
+        return await self._compute(request, lambda go_on: self.answers.optimize(body, go_on))
 
     async def latent_sample(self, request: Request) -> Response:
         """Return latent states in two dimensions."""
@@ -110,11 +128,11 @@ class Api:
         city = request.query_params.get("city", "")
         if not city:
             raise BadInput("the parameter 'city' is missing", field="city", allowed=self.answers.city_names())
-        return await self._compute(request, lambda: self.answers.latent_sample(city))
+        return await self._compute(request, lambda _: self.answers.latent_sample(city))
 
     async def cities(self, request: Request) -> Response:
         """List the cities and how fresh each feed is."""
-        return await self._compute(request, self.answers.cities)
+        return await self._compute(request, lambda _: self.answers.cities())
 
     async def health(self, _: Request) -> Response:
         """Say who would answer now."""
@@ -182,6 +200,11 @@ class Api:
             for is_api, group in ((True, api), (False, open_pages))
             for method, path, handler in group
         ]
+
+
+def _csv_response(document: Document) -> Response:
+    """Return a simulation as a table."""
+    return Response(to_csv(document), media_type=CSV, headers={"Content-Disposition": "inline"})
 
 
 def create_app(api: Api) -> Starlette:

@@ -14,11 +14,8 @@ from urbanwm.policy import observed_status_quo
 
 
 def describe_city(city: City, snapshot: Snapshot, now: datetime) -> dict[str, Any]:
-    """Return one city's entry, and publish the age of its feeds as metrics."""
+    """Return one city's entry."""
     ages = ages_hours(snapshot.frame, now, list(city.signals))
-    for signal, age in ages.items():
-        if math.isfinite(age):
-            DATA_AGE_HOURS.labels(city.name, signal).set(age)
     status_quo = observed_status_quo(snapshot.frame, city, now)
     return {
         "name": city.name,
@@ -45,6 +42,13 @@ def describe_city(city: City, snapshot: Snapshot, now: datetime) -> dict[str, An
         "reasons": [snapshot.trouble] if snapshot.trouble else [],
         "notes": city.notes,
     }
+
+
+def publish_ages(city: City, snapshot: Snapshot, now: datetime) -> None:
+    """Publish the age of a city's feeds as metrics; a signal without any value has none."""
+    for signal, age in ages_hours(snapshot.frame, now, list(city.signals)).items():
+        if math.isfinite(age):
+            DATA_AGE_HOURS.labels(city.name, signal).set(age)
 
 
 def _status(age_hours: float) -> str:

@@ -86,6 +86,10 @@ class Cache(Protocol):
         ...
 
 
+def accept(champion: Champion) -> None:
+    """Examine nothing."""
+
+
 def load_champion(cached: CachedChampion) -> Champion:
     """Load a bundle, verify its checksums and let it answer its own stored example.
 
@@ -121,11 +125,14 @@ class ChampionHolder:
         cache: Cache,
         poll_seconds: float,
         load: Callable[[CachedChampion], Champion] = load_champion,
+        examine: Callable[[Champion], None] = accept,
     ) -> None:
         """Remember the parts; call `start` to load and to begin polling."""
         self._cache = cache
         self._poll_seconds = poll_seconds
         self._load = load
+        self._examine = examine
+        self._passed: set[str] = set()
         self._refused_digests: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -191,7 +198,7 @@ class ChampionHolder:
             self._refuse(cached, self._refused_digests[cached.digest])
             return
         try:
-            fresh = self._load_or_refetch(cached)
+            fresh = self._from_memory(cached) or self._load_or_refetch(cached)
         except BundleInvalid as failure:
             BUNDLES_REFUSED.inc()
             self._refused_digests[cached.digest] = failure.message
@@ -201,6 +208,12 @@ class ChampionHolder:
         SWAPS.inc()
         log.info("champion_in_service", version=fresh.version, run_id=fresh.run_id)
         self._take(fresh, unconfirmed, serving)
+
+    def _from_memory(self, cached: CachedChampion) -> Champion | None:
+        """Return the predecessor where a rollback asks for it: it is loaded, and has passed everything."""
+        before = self._standing.previous
+        same = before is not None and (before.digest, before.version) == (cached.digest, cached.version)
+        return before if same else None
 
     def _load_or_refetch(self, cached: CachedChampion) -> Champion:
         """Load a bundle; a copy that was damaged on our own disk is thrown away and fetched once more."""
@@ -218,14 +231,18 @@ class ChampionHolder:
             return self._load_safely(again)
 
     def _load_safely(self, cached: CachedChampion) -> Champion:
-        """Load a bundle; whatever it makes go wrong means that the bundle is not usable here."""
+        """Load and examine a bundle; whatever it makes go wrong means that it is not usable here."""
         try:
-            return self._load(cached)
+            champion = self._load(cached)
+            if champion.digest not in self._passed:
+                self._examine(champion)
         except BundleInvalid:
             raise
         except Exception as failure:
             sentence = failure.message if isinstance(failure, UrbanWMError) else type(failure).__name__
             raise BundleInvalid(f"the bundle cannot be loaded: {sentence}") from failure
+        self._passed.add(champion.digest)
+        return champion
 
     def _fall_back_to_cached_previous(self) -> None:
         """Load the predecessor from the cache, where there is one and it is good."""

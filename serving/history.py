@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -20,8 +20,6 @@ from urbanwm.errors import DataUnavailable
 
 log = structlog.get_logger("urbanwm.history")
 
-CHECK_SECONDS = 3.0
-"""The lake's version is asked for at most this often: 5 ms on a local disk, more on an object store."""
 NO_TABLE = -1
 
 
@@ -63,7 +61,9 @@ class Snapshot:
 class Histories:
     """One snapshot per city, read again when the lake has a new version.
 
-    A lake that goes away leaves the last snapshot in use, with `trouble` saying so.
+    Requests use what is held; only a city that was never read is read for them. `refresh`, called every few
+    seconds from a thread of its own, looks for new versions: a slow or silent store delays no answer. A lake
+    that goes away leaves the last snapshot in use, with `trouble` saying so.
     """
 
     def __init__(self, lake: LakeReader, clock: Clock) -> None:
@@ -74,34 +74,49 @@ class Histories:
         self._snapshots: dict[str, Snapshot] = {}
         self._version: int | None = None
         self._trouble: str | None = None
-        self._checked_at = float("-inf")
+        self._checked = False
         self._serials = itertools.count(1)
 
     def snapshot(self, city: City) -> Snapshot:
-        """Return the city's rows; at most one thread reads, at most one version check per `CHECK_SECONDS`."""
+        """Return the city's rows as they are held; a city that is new here is read by one thread."""
+        held = self._snapshots.get(city.name)
+        if held is None:
+            with self._lock:
+                if not self._checked:
+                    self._check_version()
+                held = self._bring_up_to_date(city)
+        return replace(held, trouble=self._trouble or held.trouble)
+
+    def refresh(self, cities: Iterable[City]) -> None:
+        """Look for a new version of the lake, and read again what it may have changed."""
         with self._lock:
             self._check_version()
-            held = self._snapshots.get(city.name)
-            if held is not None and (self._trouble is not None or held.version == self._version):
-                return replace(held, trouble=self._trouble)
-            fresh = self._read(city, held)
-            self._snapshots[city.name] = fresh
-            return fresh
+        for city in cities:
+            with self._lock:
+                self._bring_up_to_date(city)
+
+    def _bring_up_to_date(self, city: City) -> Snapshot:
+        """Return the city's rows at the version that was checked; read them if they are not held."""
+        held = self._snapshots.get(city.name)
+        if held is not None and (self._trouble is not None or held.version == self._version):
+            return held
+        fresh = self._read(city, held)
+        self._snapshots[city.name] = fresh
+        return fresh
 
     def _check_version(self) -> None:
-        """Ask the lake for its version, rarely."""
-        if time.monotonic() - self._checked_at < CHECK_SECONDS:
-            return
+        """Ask the lake for its version."""
         try:
             version = self._lake.version()
         except Exception as failure:  # noqa: BLE001 - whatever a store raises, the rows in memory still answer
             self._trouble = f"the lake is out of reach ({type(failure).__name__})"
         else:
             gone = version == NO_TABLE
-            self._trouble = "the lake is gone" if gone and self._snapshots else None
+            had_rows = any(snapshot.frame is not None for snapshot in self._snapshots.values())
+            self._trouble = "the lake is gone" if gone and had_rows else None
             self._version = None if gone else version
         finally:
-            self._checked_at = time.monotonic()
+            self._checked = True
 
     def _read(self, city: City, held: Snapshot | None) -> Snapshot:
         """Read a city's recent rows at the version that was checked."""

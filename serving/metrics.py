@@ -33,3 +33,4 @@ BUNDLES_REFUSED = Counter(
     "urbanwm_champion_refusals_total", "Bundles that could not be loaded or failed their smoke test"
 )
 POLL_FAILURES = Counter("urbanwm_registry_poll_failures_total", "Polls that found the registry out of reach")
+WATCH_FAILURES = Counter("urbanwm_lake_watch_failures_total", "Looks for new data that failed unexpectedly")

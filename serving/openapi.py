@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from pydantic import BaseModel
 
 import urbanwm
 from serving.body import BODY_LIMIT_BYTES
+from serving.requests import SCENARIOS_MAX, SimulationRequest
+from serving.schemas import REF, Schema, ref, response_schemas
+from serving.tables import COLUMNS, CSV
 from urbanwm.contracts.scenario import Scenario
-from urbanwm.contracts.signals import SIGNALS, TARGETS
 from urbanwm.planner import PlanRequest
-
-Schema = dict[str, Any]
-REF = "#/components/schemas/"
-STD_NAMES = {"pm25": "pm25", "energy_mwh": "energy", "traffic_index": "traffic"}
-"""Short names of the targets in `…_std` and the quantile fields, as the earlier implementation had them."""
 
 EXAMPLE = {
     "city": "demo",
@@ -24,129 +20,55 @@ EXAMPLE = {
     "policy": {"car_free_ratio": 0.3, "renewable_mix": 0.5},
     "uncertainty_samples": 20,
 }
-LATENT_EXAMPLE = {"city": "demo", "horizon_hours": 24, "policy": {"car_free_ratio": 0.3}}
-PLAN_EXAMPLE = {"city": "demo", "horizon_hours": 48, "weights": {"pm25": 1, "energy": 0.2, "traffic": 0.2}}
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": REF + name}
-
-
-def _array(items: Schema, description: str = "") -> Schema:
-    return {"type": "array", "items": items, **({"description": description} if description else {})}
-
-
-def _object(properties: Schema, required: list[str] | None = None, description: str = "") -> Schema:
-    schema: Schema = {"type": "object", "properties": properties, "required": required or list(properties)}
-    return {**schema, "description": description} if description else schema
-
-
-def _number(description: str, *, null: bool = False) -> Schema:
-    return {"type": ["number", "null"] if null else "number", "description": description}
-
-
-def _text(description: str, *, null: bool = False, form: str | None = None) -> Schema:
-    schema: Schema = {"type": ["string", "null"] if null else "string", "description": description}
-    return {**schema, "format": form} if form else schema
-
-
-def _hour_schema() -> Schema:
-    properties: Schema = {
-        "hour": {"type": "integer", "description": "hours since the start; 0 is the first hour"},
-        "timestamp": _text("start of the hour, UTC", form="date-time"),
-    }
-    for name in TARGETS:
-        signal = SIGNALS[name]
-        properties[name] = _number(f"{signal.meaning}, {signal.unit}; mean of the members", null=True)
-        properties[f"{STD_NAMES[name]}_std"] = _number(
-            f"standard deviation of the members, {signal.unit}", null=True
-        )
-        for level in ("q05", "q95"):
-            properties[f"{STD_NAMES[name]}_{level}"] = _number(
-                f"quantile of the members, {signal.unit}", null=True
-            )
-    return _object(properties)
-
-
-def _meta_schema() -> Schema:
-    described = {
-        "served_by": {"enum": ["world_model", "baseline"], "description": "who answered"},
-        "model_version": _text("registered version; null when the baseline answered", null=True),
-        "run_id": _text("MLflow run that trained it", null=True),
-        "dataset_version": _text("version of the lake that was read", null=True),
-        "data_as_of": _text("end of the newest observed hour, UTC", null=True, form="date-time"),
-        "degraded": {"type": "boolean", "description": "whether the answer is worse than it should be"},
-        "reasons": _array({"type": "string"}, "one sentence per thing that is not as it should be"),
-        "rung": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": 4,
-            "description": "rung of the degradation ladder",
+SIMULATE_EXAMPLES = {
+    "one policy": EXAMPLE,
+    "several scenarios on one forecast": {
+        **EXAMPLE,
+        "scenarios": [
+            {"name": "fewer cars", "policy": {"car_free_ratio": 0.5}},
+            {
+                "name": "rush hours only",
+                "policy": {
+                    "schedule": [{"hours": [7, 8, 16, 17], "weekdays": [0, 1, 2, 3, 4], "car_free_ratio": 1}]
+                },
+            },
+            {"name": "other assumptions", "policy": {"car_free_ratio": 0.5}, "assumptions": "reference"},
+        ],
+    },
+    "the caller's own present": {
+        "city": "demo",
+        "initial_state": {"pm25": 35.0, "energy_mwh": 1200.0, "traffic_index": 1.1},
+    },
+    "a client of the earlier implementation": {
+        "city": "demo",
+        "horizon_hours": 48,
+        "policy": {
+            "car_free_ratio": 0.2,
+            "renewable_mix": 0.4,
+            "dynamic_pricing": True,
+            "stricter_car_bans": False,
+            "gdp_activity_index": 1.0,
+            "commercial_load_factor": 1.0,
         },
-        "assumptions": {"description": "what the policy is assumed to do, with ranges and sources"},
-    }
-    return {**_object(described), "additionalProperties": True}
+    },
+}
+LATENT_EXAMPLES = {
+    "a day": {"city": "demo", "horizon_hours": 24, "policy": {"car_free_ratio": 0.3}},
+}
+PLAN_EXAMPLES = {
+    "weights": {"city": "demo", "horizon_hours": 48, "weights": {"pm25": 1, "energy": 0.2, "traffic": 0.2}},
+    "a target": {"city": "demo", "horizon_hours": 48, "pm25_target": 15.0, "eval_budget": 16},
+}
+SIMULATE_DESCRIPTION = f"""The answer holds the policy (`simulated`) beside the status quo (`baseline`).
 
+`scenarios` (at most {SCENARIOS_MAX}) lays further policies on the same forecast with the same random numbers.
 
-def _response_schemas() -> Schema:
-    hours, meta = _array(_ref("Hour")), _ref("Meta")
-    error = _object(
-        {
-            "type": _text("name of the error"),
-            "message": _text("one readable sentence"),
-            "field": _text("what in the request is meant", null=True),
-            "allowed": {"description": "what would be accepted"},
-        }
-    )
-    row = _array({"type": "number"})
-    point = _object(
-        {
-            "x": _number("first component"),
-            "y": _number("second component"),
-            "label": _text("when"),
-            "weight": _number("0 to 1: PM2.5 among the points"),
-        }
-    )
-    return {
-        "Error": _object({"error": error}),
-        "Hour": _hour_schema(),
-        "Meta": _meta_schema(),
-        "Simulation": _object(
-            {
-                "city": _text("name"),
-                "start": _text("first hour, UTC", form="date-time"),
-                "horizon": {"type": "integer"},
-                "policy": {"type": "object"},
-                "simulated": hours,
-                "baseline": hours,
-                "effect": {"type": "object", "description": "paired differences per signal, with intervals"},
-                "meta": meta,
-            }
-        ),
-        "Latents": _object(
-            {"z": _array(row, "[horizon+1][128]"), "h": _array(row, "[horizon+1][256]"), "meta": meta}
-        ),
-        "LatentSample": _object({"points": _array(point), "meta": meta}),
-        "Plan": _object(
-            {
-                "policy": {"type": "object"},
-                "score": _number("lower is better"),
-                "candidates_tested": {"type": "integer"},
-            }
-        ),
-        "Health": _object({"status": {"enum": ["ok", "degraded"]}, "service": {"type": "string"}}),
-        "Cities": _object({"cities": _array({"type": "object"})}),
-        "Model": _object(
-            {"served_by": {"enum": ["world_model", "baseline"]}, "model_version": _text("version", null=True)}
-        ),
-        "Job": _object(
-            {
-                "job_id": {"type": "string"},
-                "engine": {"enum": ["prefect", "local"]},
-                "status": {"type": "string"},
-            }
-        ),
-    }
+For a recorded or simulated city a `start_time` beyond the reach of its data means "now": the simulation
+then starts at the city's own present; `start` says where, `meta.reasons` why. Times in a schedule move along.
+
+With `Accept: text/csv` the answer is a table, one row per hour and scenario:
+
+""" + "\n".join(f"- `{name}`: {meaning}" for name, meaning in COLUMNS.items())
 
 
 def _request_schemas(*models: type[BaseModel]) -> Schema:
@@ -160,7 +82,7 @@ def _request_schemas(*models: type[BaseModel]) -> Schema:
 
 
 def _answers(statuses: list[int], ok: Schema) -> Schema:
-    error = {"application/json": {"schema": _ref("Error")}}
+    error = {"application/json": {"schema": ref("Error")}}
     words = {
         401: "no API key",
         403: "wrong API key, or the route is off",
@@ -178,12 +100,13 @@ def _answers(statuses: list[int], ok: Schema) -> Schema:
 
 
 def _ok(schema: str, status: int = 200) -> Schema:
-    content = {"application/json": {"schema": _ref(schema)}}
+    content = {"application/json": {"schema": ref(schema)}}
     return {str(status): {"description": "done", "content": content}}
 
 
-def _post(summary: str, body: str, example: Schema, answer: str) -> Schema:
-    content = {"application/json": {"schema": _ref(body), "example": example}}
+def _post(summary: str, body: str, examples: Schema, answer: str) -> Schema:
+    shown = {name: {"summary": name, "value": value} for name, value in examples.items()}
+    content = {"application/json": {"schema": ref(body), "examples": shown}}
     statuses = [404, 408, 413, 415, 422, 429, 503, 504]
     return {
         "post": {
@@ -192,6 +115,16 @@ def _post(summary: str, body: str, example: Schema, answer: str) -> Schema:
             "responses": _answers(statuses, _ok(answer)),
         }
     }
+
+
+def _simulate() -> Schema:
+    """Return the entry of `/api/simulate`, which also answers with a table."""
+    summary = "Simulate policies beside the status quo"
+    entry = _post(summary, "SimulationRequest", SIMULATE_EXAMPLES, "Simulation")
+    entry["post"]["description"] = SIMULATE_DESCRIPTION
+    table = {"schema": {"type": "string", "description": ",".join(COLUMNS)}}
+    entry["post"]["responses"]["200"]["content"][CSV] = table
+    return entry
 
 
 def _get(
@@ -224,12 +157,10 @@ def openapi_document() -> Schema:
             "description": "What would the next hours of a city look like under another policy?",
         },
         "paths": {
-            "/api/simulate": _post(
-                "Simulate a policy beside the status quo", "Scenario", EXAMPLE, "Simulation"
-            ),
-            "/api/latent": _post("Latent states of a simulation", "Scenario", LATENT_EXAMPLE, "Latents"),
+            "/api/simulate": _simulate(),
+            "/api/latent": _post("Latent states of a simulation", "Scenario", LATENT_EXAMPLES, "Latents"),
             "/api/optimize": _post(
-                "Search for a policy that meets a goal", "PlanRequest", PLAN_EXAMPLE, "Plan"
+                "Search for a policy that meets a goal", "PlanRequest", PLAN_EXAMPLES, "Plan"
             ),
             "/api/retrain": {
                 "post": {
@@ -252,7 +183,7 @@ def openapi_document() -> Schema:
             "/": _plain("The dashboard"),
         },
         "components": {
-            "schemas": _request_schemas(Scenario, PlanRequest) | _response_schemas(),
+            "schemas": _request_schemas(Scenario, SimulationRequest, PlanRequest) | response_schemas(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -13,7 +13,8 @@ import pandas as pd
 from urbanwm.cities import City
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
 from urbanwm.errors import DataUnavailable
-from urbanwm.forecaster import Nowcast, WorldModelForecaster
+from urbanwm.forecaster import WorldModelForecaster
+from urbanwm.nowcast import Nowcast
 from urbanwm.simulator import Forecaster
 
 FORECASTS_LIMIT_BYTES = 16 * 1024 * 1024

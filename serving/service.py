@@ -7,7 +7,8 @@ import bentoml
 from serving.api import Api, create_app
 from serving.logs import configure_request_log
 from serving.security import Guard
-from urbanwm.settings import apply_environment, load_settings
+from serving.tracing import tracing_options
+from urbanwm.settings import apply_environment, child_environment, load_settings
 
 SHUTDOWN_MARGIN_SECONDS = 20.0
 """BentoML's own timeout lies this far behind ours: it would leave the work running."""
@@ -23,6 +24,7 @@ api = Api(settings)
     workers=1,
     traffic={"timeout": settings.request_timeout_seconds + SHUTDOWN_MARGIN_SECONDS},
     logging={"access": {"enabled": False}},
+    tracing=tracing_options(child_environment()),
 )
 @bentoml.asgi_app(create_app(api), path="/")
 class UrbanWM:

@@ -164,6 +164,7 @@ class World:
     loader: FakeLoader
     holder: ChampionHolder
     histories: Histories
+    answers: Answers
 
     @property
     def model(self) -> FakeModel:
@@ -172,7 +173,7 @@ class World:
     def poll(self) -> None:
         """Let the service notice what changed: registry and lake."""
         self.holder.poll()
-        self.histories._checked_at = float("-inf")
+        self.answers.look()
 
     def simulate(self, **body: object) -> dict:
         response = self.client.post("/api/simulate", json={"city": "Lahore", "horizon_hours": 6, **body})
@@ -203,4 +204,4 @@ def serving(
     configured: Settings = load_settings(home=tmp_path, **{"api_key": API_KEY, **settings})
     app = Guard(create_app(Api(configured, lambda _: answers)))
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield World(client, lake, cache, loader, holder, histories)
+        yield World(client, lake, cache, loader, holder, histories, answers)

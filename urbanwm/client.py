@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, cast
+from typing import Any, Literal, NotRequired, Self, TypedDict, TypeVar, cast
 
 import requests
 
 from urbanwm.clock import require_utc
 from urbanwm.errors import UrbanWMError
+
+Answer = TypeVar("Answer")
 
 RETRYABLE_STATUS = frozenset({429, 502, 503})
 """Busy, or not there for the moment; a 504 is not among them: the same question would take as long again."""
@@ -53,8 +55,20 @@ class Hour(TypedDict, total=False):
     traffic_q95: float | None
 
 
+class ScenarioResult(TypedDict):
+    """One more policy on the same forecast; `baseline` only where it differs from the answer's."""
+
+    name: str
+    policy: dict[str, Any]
+    policy_effective: dict[str, Any]
+    assumptions: dict[str, Any]
+    simulated: list[Hour]
+    effect: dict[str, Any]
+    baseline: NotRequired[list[Hour]]
+
+
 class SimulationAnswer(TypedDict):
-    """The answer of `/api/simulate`."""
+    """The answer of `/api/simulate`; `scenarios` where the request named some."""
 
     city: str
     start: str
@@ -64,6 +78,7 @@ class SimulationAnswer(TypedDict):
     baseline: list[Hour]
     effect: dict[str, Any]
     meta: Meta
+    scenarios: NotRequired[list[ScenarioResult]]
 
 
 class LatentAnswer(TypedDict):
@@ -152,8 +167,11 @@ class Client:
         samples: int = 20,
         seed: int | None = None,
         assumptions: str | Mapping[str, Any] | None = None,
+        scenarios: Sequence[Mapping[str, Any]] = (),
     ) -> SimulationAnswer:
         """Ask what a policy would change; a lever left out stays at the status quo.
+
+        `scenarios` are further policies to lay on the same forecast, `{name?, policy, assumptions?}` each.
 
         Raises:
             ServiceError: The service refused, and why; or it could not be reached.
@@ -172,8 +190,14 @@ class Client:
             "uncertainty_samples": samples,
             "seed": seed,
             "assumptions": assumptions,
+            "scenarios": list(scenarios) or None,
         }
         return cast("SimulationAnswer", self.post("/api/simulate", _without_none(body)))
+
+    def simulate_csv(self, body: Mapping[str, Any]) -> str:
+        """Return a simulation as CSV text, one row per hour and scenario; `body` as for `/api/simulate`."""
+        arguments = {"json": dict(body), "headers": {"Accept": "text/csv"}}
+        return self._retry(lambda: self._send("POST", "/api/simulate", **arguments).text)
 
     def latent(self, body: Mapping[str, Any]) -> LatentAnswer:
         """Return the latent states of a simulation; `body` as for `/api/simulate`."""
@@ -208,11 +232,15 @@ class Client:
         return self._call("POST", path, json=dict(body))
 
     def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - passed on to requests
+        """Ask for a JSON document, with retries."""
+        return self._retry(lambda: self._once(method, path, **arguments))
+
+    def _retry(self, ask: Callable[[], Answer]) -> Answer:
         """Try up to `attempts` times, waiting as long as the service asks or twice as long each time."""
         wait = FIRST_WAIT_SECONDS
         for remaining in range(self._attempts - 1, -1, -1):
             try:
-                return self._once(method, path, **arguments)
+                return ask()
             except ServiceError as error:
                 if remaining == 0 or not error.retryable:
                     raise
@@ -222,6 +250,14 @@ class Client:
 
     def _once(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - passed on to requests
         """Send one request and return the JSON document."""
+        response = self._send(method, path, **arguments)
+        document = _document(response)
+        if isinstance(document, dict):
+            return document
+        raise _refusal(response, document)
+
+    def _send(self, method: str, path: str, **arguments: Any) -> requests.Response:  # noqa: ANN401 - passed on to requests
+        """Send one request and return a response that is no refusal."""
         try:
             response = self._session.request(
                 method, self._base_url + path, timeout=self._timeout_seconds, **arguments
@@ -232,13 +268,17 @@ class Client:
                 status=0,
                 kind="Unreachable",
             ) from failure
-        try:
-            document = response.json()
-        except requests.JSONDecodeError:
-            document = {}
-        if response.ok and isinstance(document, dict):
-            return document
-        raise _refusal(response, document)
+        if response.ok:
+            return response
+        raise _refusal(response, _document(response))
+
+
+def _document(response: requests.Response) -> object:
+    """Return the JSON document of a response, None where it is none."""
+    try:
+        return cast("object", response.json())
+    except requests.JSONDecodeError:
+        return None
 
 
 def _refusal(response: requests.Response, document: object) -> ServiceError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from urbanwm.members import (
     quantile_function,
     widen_silent,
 )
+from urbanwm.nowcast import Nowcast, Remember, WorldModel, make_anew
 from urbanwm.policy import clip_to_vocabulary
 
 Float = NDArray[np.float64]
@@ -40,83 +41,6 @@ MAX_DATA_AGE_HOURS = 168
 """With older data there is no state to start from: climatology is the honest answer (DESIGN §7, rung 4)."""
 WINDOWS_PER_BATCH = 32
 """Backtest origins rolled out together: bounds memory, and larger batches are no faster on one core."""
-
-
-class _Rollout(Protocol):
-    """What a bundle's `imagine` returns: quantiles `(B, H, 3, Q)`, h `(B, H, D)`, z `(B, H, Z)`."""
-
-    @property
-    def output(self) -> NDArray[np.float32]: ...
-    @property
-    def h(self) -> NDArray[np.float32]: ...
-    @property
-    def z(self) -> NDArray[np.float32]: ...
-
-
-class WorldModel(Protocol):
-    """What this module needs of a bundle; `urbanwm.model.bundle.Bundle` has it."""
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """The inputs and their scales."""
-        ...
-
-    @property
-    def calibration(self) -> Mapping[str, Any]:
-        """What `apply_calibration` reads; may be empty."""
-        ...
-
-    @property
-    def experiment(self) -> Mapping[str, Any]:
-        """The experiment's document; `model.latent_dim` is read."""
-        ...
-
-    def filter(
-        self, windows: Windows, noise: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return h `(B, D)` and z `(B, Z)` at the origin."""
-        ...
-
-    def imagine(
-        self,
-        h: NDArray[np.float32],
-        z: NDArray[np.float32],
-        known: NDArray[np.float32],
-        action: NDArray[np.float32],
-        skip: NDArray[np.float32],
-        noise: NDArray[np.float32],
-    ) -> _Rollout:
-        """Roll the prior forward."""
-        ...
-
-
-class Nowcast(NamedTuple):
-    """A city's coming week as the model sees it at one hour; depends on no policy, samples or horizon.
-
-    Attributes:
-        quantiles: `(1, T, 3, 7)` normalised, silent signals widened.
-        h: `(1, T + 1, ·)` deterministic states of the first trajectory.
-        z: `(1, T + 1, ·)` stochastic states.
-        spec: Scales to denormalise with.
-    """
-
-    quantiles: Float
-    h: NDArray[np.float32]
-    z: NDArray[np.float32]
-    spec: FeatureSpec
-
-
-class Remember(Protocol):
-    """Returns what is kept under a key, or makes and keeps it."""
-
-    def __call__(self, key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
-        """Return the nowcast of `key`."""
-        ...
-
-
-def make_anew(key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
-    """Remember nothing."""
-    return make()
 
 
 class _Imagined(NamedTuple):

@@ -71,12 +71,12 @@ class Lake(LakeReader):
             LakeConflict: Other writers kept winning for two minutes.
         """
         offers = Offers.of(batch)
-        inserted = updated = 0
-        version = self.version()
-        for part in _chunks(offers):
-            commit = self._retrying(part, preference)
-            version, inserted, updated = commit.version, inserted + commit.inserted, updated + commit.updated
-        return Commit(version, inserted, updated)
+        commits = [self._retrying(part, preference) for part in _chunks(offers)]
+        return Commit(
+            commits[-1].version if commits else self.version(),
+            sum(commit.inserted for commit in commits),
+            sum(commit.updated for commit in commits),
+        )
 
     def _retrying(self, offers: Offers, preference: Preference | None) -> Commit:
         """Read, resolve and commit; start again from the new version when another writer was faster."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.errors import InternalContractBroken
 from urbanwm.offers import HOUR_MICROSECONDS
-from urbanwm.winners import MICROSECOND_TIME, flags_of, plain_text, signal_columns
+from urbanwm.row_flags import RowFlags, plain_text
+from urbanwm.winners import MICROSECOND_TIME, signal_columns
 
 KEY_FIELDS = (
     pa.field("city", pa.string(), nullable=False),
@@ -93,7 +94,7 @@ def hourly_frame(rows: pa.Table, signals: Sequence[str], known_at: datetime | No
 
 def long_frame(rows: pa.Table, signals: Sequence[str]) -> pd.DataFrame:
     """Return one row per present value: timestamp, signal, value, source, available_at, flags."""
-    flags = plain_text(rows["flags"]).to_pandas().fillna("")
+    flags = RowFlags(rows["flags"])
     stamps = rows["timestamp"].to_pandas().astype(UTC_MICROSECONDS)
     parts = []
     for signal in signals:
@@ -107,7 +108,7 @@ def long_frame(rows: pa.Table, signals: Sequence[str]) -> pd.DataFrame:
                     "value": value.to_numpy()[present],
                     "source": plain_text(source).to_numpy(zero_copy_only=False)[present],
                     "available_at": available.to_pandas().astype(UTC_MICROSECONDS)[present],
-                    "flags": flags_of(flags, signal)[present],
+                    "flags": flags.of(signal)[present],
                 },
                 columns=list(PROVENANCE_COLUMNS),
             )

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+
+MASK = "**********"
+SHORT_SECRET = 6
+"""A secret of fewer characters occurs inside of ordinary words: it is masked only where it stands alone."""
 
 
 class MaskSecrets(logging.Filter):
@@ -11,17 +16,25 @@ class MaskSecrets(logging.Filter):
 
     def __init__(self, secrets: list[str]) -> None:
         super().__init__()
-        self._secrets = [secret for secret in secrets if secret]
+        # The longest first: one secret may be a part of another.
+        found = [_pattern(secret) for secret in sorted(filter(None, secrets), key=len, reverse=True)]
+        self._secrets = re.compile("|".join(found)) if found else None
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the record in place; never drops one."""
+        if self._secrets is None:
+            return True
         message = record.getMessage()
-        masked = message
-        for secret in self._secrets:
-            masked = masked.replace(secret, "**********")
+        masked = self._secrets.sub(MASK, message)
         if masked != message:
             record.msg, record.args = masked, None
         return True
+
+
+def _pattern(secret: str) -> str:
+    """Return the regular expression of a secret: anywhere, or a short one where it is a word of its own."""
+    literal = re.escape(secret)
+    return literal if len(secret) >= SHORT_SECRET else rf"(?<!\w){literal}(?!\w)"
 
 
 def configure_logging(level: str = "INFO") -> None:

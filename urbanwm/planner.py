@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from urbanwm.cities import City
-from urbanwm.contracts.scenario import Policy, Scenario
+from urbanwm.contracts.scenario import Policy, Scenario, Time
 from urbanwm.contracts.signals import ACTIONS, HORIZON_HOURS_MAX, SAMPLES_MAX, TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.simulator import Forecaster, Outlook, look_ahead, respond
@@ -21,7 +21,9 @@ from urbanwm.simulator import Forecaster, Outlook, look_ahead, respond
 __all__ = ["PlanRequest", "Weights", "optimise"]
 
 Float = NDArray[np.float64]
-Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+WEIGHT_MAX = 100.0
+"""A signal that counts a hundred times as much as another decides alone; more would only hide the others."""
+Weight = Annotated[float, Field(ge=0.0, le=WEIGHT_MAX, allow_inf_nan=False, strict=True)]
 
 GRID_SHARE = 0.5
 """Share of the budget that is spent on a regular grid before the search narrows."""
@@ -57,13 +59,13 @@ class PlanRequest(_Strict):
     """The body of `POST /api/optimize`."""
 
     city: Annotated[str, Field(min_length=1, max_length=64)]
-    start_time: AwareDatetime | None = None
-    horizon_hours: Annotated[int, Field(ge=1, le=HORIZON_HOURS_MAX)] = 48
+    start_time: Time | None = None
+    horizon_hours: Annotated[int, Field(strict=True, ge=1, le=HORIZON_HOURS_MAX)] = 48
     weights: Weights = Weights()
-    pm25_target: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)] | None = None
-    eval_budget: Annotated[int, Field(ge=4, le=200)] = 32
-    uncertainty_samples: Annotated[int, Field(ge=1, le=SAMPLES_MAX)] = 20
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    pm25_target: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False, strict=True)] | None = None
+    eval_budget: Annotated[int, Field(strict=True, ge=4, le=200)] = 32
+    uncertainty_samples: Annotated[int, Field(strict=True, ge=1, le=SAMPLES_MAX)] = 20
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
     assumptions: str | dict[str, Any] | None = None
 
     def scenario(self) -> Scenario:
@@ -96,8 +98,9 @@ class _Candidate:
 class _Search:
     """Evaluates candidates on one outlook with common random numbers, and remembers them."""
 
-    def __init__(self, outlook: Outlook, request: PlanRequest) -> None:
+    def __init__(self, outlook: Outlook, request: PlanRequest, checkpoint: Callable[[], None]) -> None:
         self.outlook = outlook
+        self.checkpoint = checkpoint
         self.request = request
         self.status_quo = outlook.doses(Policy()).status_quo
         self.usual = _means(outlook.baseline)
@@ -112,6 +115,7 @@ class _Search:
         pair = (round(float(levers[0]), LEVER_DECIMALS), round(float(levers[1]), LEVER_DECIMALS))
         if pair in self.tested:
             return
+        self.checkpoint()
         doses = self.outlook.doses(Policy(car_free_ratio=pair[0], renewable_mix=pair[1]))
         means = _means(self.outlook.members_under(doses))
         quo = (self.status_quo.car_free_ratio, self.status_quo.renewable_mix)
@@ -158,6 +162,10 @@ def _means(members: Float) -> Float:
     return np.asarray(members.mean(axis=(0, 1)), dtype=np.float64)
 
 
+def go_on() -> None:
+    """Let the search run to its end."""
+
+
 def optimise(
     request: PlanRequest,
     city: City,
@@ -166,6 +174,7 @@ def optimise(
     *,
     now: datetime,
     provenance: Mapping[str, Any] | None = None,
+    checkpoint: Callable[[], None] = go_on,
 ) -> dict[str, Any]:
     """Return the best policy found: `{policy, score, candidates_tested, target_met, predicted, baseline, …}`.
 
@@ -173,13 +182,15 @@ def optimise(
     against the status quo. With `pm25_target` (µg/m³, mean over horizon and members) the policy that meets
     it with the least change of levers is returned; where none does, the one that comes closest, and
     `target_met` is false. The forecast is made once; seeded: the same request has the same answer.
+    `checkpoint` is called before every candidate; what it raises ends the search.
 
     Raises:
         BadInput: The start or the assumptions are refused.
         DataUnavailable: There is nothing to answer from.
     """
     outlook = look_ahead(request.scenario(), city, history, forecaster, now=now)
-    search = _Search(outlook, request)
+    checkpoint()
+    search = _Search(outlook, request, checkpoint)
     search.run(outlook.seed)
     best = search.ranked()[0]
     levers = dict(zip(ACTIONS, best.levers, strict=True))

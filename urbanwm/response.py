@@ -17,7 +17,7 @@ PREFIX = {"pm25": "pm25", "energy_mwh": "energy", "traffic_index": "traffic"}
 """Short names of the signals in `…_std` and `…_q05`, as clients know them."""
 
 
-def _rows(members: NDArray[np.float64], times: Sequence[datetime]) -> list[dict[str, Any]]:
+def hourly_rows(members: NDArray[np.float64], times: Sequence[datetime]) -> list[dict[str, Any]]:
     """Return one row per hour: mean, standard deviation and quantiles; null for an unanswered signal."""
     columns: dict[str, list[Any]] = {
         "hour": list(range(len(times))),
@@ -45,8 +45,8 @@ def to_response(simulation: Simulation) -> dict[str, Any]:
         "start": simulation.start.isoformat(),
         "horizon": simulation.horizon_hours,
         "policy": simulation.policy.model_dump(mode="json"),
-        "simulated": _rows(simulation.scenario, simulation.timestamps),
-        "baseline": _rows(simulation.baseline, simulation.timestamps),
+        "simulated": hourly_rows(simulation.scenario, simulation.timestamps),
+        "baseline": hourly_rows(simulation.baseline, simulation.timestamps),
         "effect": simulation.effect,
         "meta": simulation.meta,
     }

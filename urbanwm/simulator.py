@@ -114,9 +114,9 @@ class Outlook:
         if self.history is None:
             return None
         rows = rows_before(self.history, self.start)
-        found = [last_present(self.history[name].to_numpy(), rows) for name in TARGETS if name in self.history]
-        newest = max((position for position in found if position is not None), default=None)
-        return None if newest is None else str(self.history.index[newest].isoformat())
+        known = [self.history[name].to_numpy() for name in TARGETS if name in self.history]
+        found = [last for values in known if (last := last_present(values, rows)) is not None]
+        return str(self.history.index[max(found)].isoformat()) if found else None
 
     def doses(self, policy: Policy) -> Doses:
         """Lay a policy out over the horizon."""

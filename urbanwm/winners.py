@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from urbanwm.offers import HOUR_MICROSECONDS, Offers
+from urbanwm.row_flags import RowFlags, plain_text
 
 Preference = Mapping[tuple[str, str], Sequence[str]]
 
@@ -73,19 +74,6 @@ def signal_fields(signal: str) -> list[pa.Field]:
     return [pa.field(name, kind) for name, kind in zip(signal_columns(signal), types, strict=True)]
 
 
-def flags_of(flags: pd.Series, signal: str) -> pd.Series:
-    """Return one signal's part of a row's flags string `"pm25:a,b;no2:c"`; "" where there is none."""
-    marked = flags.str.contains(f"{signal}:", regex=False)
-    if not marked.any():
-        return pd.Series("", index=flags.index, dtype=object)
-    return flags.str.extract(rf"(?:^|;){signal}:([^;]*)", expand=False).fillna("")
-
-
-def plain_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a text column as plain strings; most kernels refuse the engine's `string_view`."""
-    return column if pa.types.is_string(column.type) else column.cast(pa.string())
-
-
 def _vocabulary(*texts: Iterable[str | None]) -> pa.Array:
     """Return the sorted distinct texts of several collections."""
     return pa.array(sorted({text for part in texts for text in part if text is not None}), pa.string())
@@ -112,12 +100,12 @@ class _Resolver:
         place = np.searchsorted(self.keys, stored_key).clip(max=len(self.keys) - 1)
         self.known = self.keys[place] == stored_key
         self.stored_row = place[self.known]
-        self.stored_flags = plain_text(stored["flags"]).to_pandas().fillna("")
+        self.stored_flags = RowFlags(stored["flags"])
         names = [
             name.removesuffix(SOURCE_SUFFIX) for name in stored.column_names if name.endswith(SOURCE_SUFFIX)
         ]
         old_sources = [plain_text(stored[name + SOURCE_SUFFIX]).unique().to_pylist() for name in names]
-        old_flags = [flags_of(self.stored_flags, name).unique() for name in names]
+        old_flags = [self.stored_flags.distinct(name) for name in names]
         self.sources = _vocabulary(offers.source.distinct, *old_sources)
         self.flags = _vocabulary(offers.flags.distinct, *old_flags)
         self.source_codes = offers.source.within(self.sources.to_pylist())
@@ -149,8 +137,8 @@ class _Resolver:
         cells.value[row] = value.to_numpy()[there]
         cells.available_at[row] = available.cast(pa.int64()).fill_null(NEVER).to_numpy()[there]
         cells.source[row] = pc.index_in(plain_text(source), value_set=self.sources).to_numpy()[there]
-        texts = flags_of(self.stored_flags, signal)
-        cells.flags[row] = pc.index_in(pa.array(texts, pa.string()), value_set=self.flags).to_numpy()[there]
+        texts = pa.array(self.stored_flags.of(signal)[there], pa.string())
+        cells.flags[row] = pc.index_in(texts, value_set=self.flags).to_numpy()
         return cells
 
     def offered_cells(self, signal: str) -> _Cells:
@@ -237,17 +225,15 @@ def _row_flags(
     resolver: _Resolver, merged: Mapping[str, _Cells], keep: NDArray[np.int64]
 ) -> NDArray[np.object_]:
     """Join the flags of all signals of a row, signals in alphabetical order."""
-    old = np.full(len(resolver.keys), "", dtype=object)
-    old[resolver.stored_row] = resolver.stored_flags.to_numpy()[resolver.known]
-    old_rows = pd.Series(old[keep])
-    entries = ";".join(old_rows.unique()).split(";")
-    flagged = {entry.partition(":")[0] for entry in entries if entry}
-    texts = np.append(np.array(resolver.flags.to_pylist(), dtype=object), "")  # code -1 reads ""
+    texts = np.array([*resolver.flags.to_pylist(), ""], dtype=object)  # code -1 reads ""
     joined = np.full(len(keep), "", dtype=object)
-    for signal in sorted({*merged, *flagged}):
-        flags = (
-            texts[merged[signal].flags[keep]] if signal in merged else flags_of(old_rows, signal).to_numpy()
-        )
+    for signal in sorted({*merged, *resolver.stored_flags.signals}):
+        if signal in merged:
+            flags = texts[merged[signal].flags[keep]]
+        else:
+            on_rows = np.full(len(resolver.keys), "", dtype=object)
+            on_rows[resolver.stored_row] = resolver.stored_flags.of(signal)[resolver.known]
+            flags = on_rows[keep]
         marked = flags != ""
         if marked.any():
             glue = np.where(joined[marked] == "", "", ";").astype(object)

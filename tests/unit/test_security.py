@@ -155,15 +155,15 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
 
     async def scene() -> None:
         queue = WorkQueue(5, threads=1, waiting=1)
-        busy = [asyncio.create_task(queue.run(release.wait)) for _ in range(2)]
+        busy = [asyncio.create_task(queue.run(lambda _: release.wait())) for _ in range(2)]
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded) as refused:
-            await queue.run(release.wait)
+            await queue.run(lambda _: release.wait())
         assert int(refused.value.headers["Retry-After"]) >= 1
         release.set()
         await asyncio.gather(*busy)
         await asyncio.sleep(0.05)
-        assert await queue.run(lambda: 1) == 1
+        assert await queue.run(lambda _: 1) == 1
         queue.close()
 
     asyncio.run(scene())
@@ -175,9 +175,9 @@ def test_a_deadline_drops_waiting_work_and_keeps_the_slot_of_running_work() -> N
 
     async def scene() -> None:
         queue = WorkQueue(0.1, threads=1, waiting=1)
-        running = asyncio.create_task(queue.run(release.wait))
+        running = asyncio.create_task(queue.run(lambda _: release.wait()))
         await asyncio.sleep(0.01)
-        waiting = asyncio.create_task(queue.run(lambda: began.append("late")))
+        waiting = asyncio.create_task(queue.run(lambda _: began.append("late")))
         for task in (running, waiting):
             with pytest.raises(DeadlineExceeded):
                 await task

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_world import small_experiment, small_series
+from tests.small_world import random_model, small_experiment, small_series
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import BadInput, DataUnavailable, TrainingDiverged
 from urbanwm.model.config import ModelDims, load_experiment
@@ -20,7 +20,7 @@ from urbanwm.training.checkpoint import BEST, read_checkpoint
 from urbanwm.training.optimisation import AveragedWeights, learning_rate
 from urbanwm.training.run import load_best
 from urbanwm.training.sampling import Sampler, hide_signals, split_origins
-from urbanwm.training.validation import Forecasts, scores
+from urbanwm.training.validation import Forecasts, HeldOut, best_shares, forecast_held_out, scores
 
 
 def _train(out_dir: Path, kind: str = "urban", **overrides: object) -> TrainResult:
@@ -133,25 +133,25 @@ def test_a_folder_of_another_run_is_not_continued(tmp_path: Path) -> None:
     assert _train(tmp_path / "fresh", training__seed=3).steps == 6
 
 
-def test_no_training_window_touches_a_held_out_hour() -> None:
+def test_no_held_out_hour_counts_in_a_training_loss() -> None:
     experiment = small_experiment("urban", training__validation_days=8, training__validation_blocks=3)
     _, series = small_series(experiment)
-    recipe = experiment.training
-    split = split_origins(series["smallville"], recipe)
-    held = {int(o) + lead for o in split.validation for lead in range(recipe.horizon_hours)}
-    trained = {
-        int(o) + hour for o in split.training for hour in range(-recipe.context_hours, recipe.horizon_hours)
-    }
-    assert held
-    assert not held & trained
-    assert max(split.validation) + recipe.horizon_hours > len(series["smallville"]) - 48
+    recipe, whole = experiment.training, series["smallville"]
+    split = split_origins(whole, recipe)
+    held = np.unique(split.validation[:, None] + np.arange(recipe.horizon_hours))
+    assert len(held) > 0
+    assert not split.series.target_mask[held].any()
+    assert whole.target_mask[held].any()
+    trained_on = split.series.windows(split.training, recipe.context_hours, recipe.horizon_hours)
+    assert (trained_on.target_mask[:, recipe.context_hours :].sum(axis=(1, 2)) > 0).all()
+    assert max(split.validation) + recipe.horizon_hours > len(whole) - 48
 
 
 def test_batches_depend_on_the_samplers_state_only() -> None:
     experiment = small_experiment("urban")
     spec, series = small_series(experiment)
     splits = {name: split_origins(city, experiment.training) for name, city in series.items()}
-    sampler = Sampler(series, splits, spec, experiment.training)
+    sampler = Sampler(splits, spec, experiment.training)
     sampler.next()
     state = sampler.state
     batch = sampler.next()
@@ -184,6 +184,30 @@ def test_hiding_keeps_skip_features_and_known_inputs_in_step() -> None:
             np.testing.assert_array_equal(hidden.known[..., column], hidden.skip[:, :, target, j])
 
 
+def test_validation_keeps_of_the_network_what_held_out_hours_support() -> None:
+    random = np.random.default_rng(0)
+    seasonal = random.standard_normal((20, 12, 3)).astype(np.float32)
+    truth = random.standard_normal((20, 12, 3)).astype(np.float32)
+    median = seasonal + np.array([1.0, 0.0, 0.0], np.float32) * (truth - seasonal)
+    median[..., 2] += 2.0
+    quantiles = median[..., None] + np.linspace(-0.1, 0.1, 7, dtype=np.float32)
+    observed = np.stack([truth[..., 0], seasonal[..., 1], seasonal[..., 2]], axis=-1)
+    forecasts = Forecasts(quantiles, seasonal, observed, np.ones_like(observed))
+    assert best_shares(forecasts)[0] == 1.0
+    assert best_shares(forecasts)[2] == 0.0
+
+
+def test_a_shrunk_head_forecasts_what_validation_scored() -> None:
+    experiment = small_experiment("urban")
+    spec, series = small_series(experiment)
+    model = random_model(experiment, spec)
+    splits = {name: split_origins(city, experiment.training) for name, city in series.items()}
+    held_out = HeldOut.cut(series, splits, experiment.training)
+    expected = forecast_held_out(model, held_out).shrunk([0.5, 0.0, 1.0]).quantiles
+    model.predictor.shrink([0.5, 0.0, 1.0])
+    np.testing.assert_allclose(forecast_held_out(model, held_out).quantiles, expected, atol=1e-5)
+
+
 def test_the_learning_rate_warms_up_and_falls_to_its_minimum() -> None:
     recipe = load_experiment("base").training
     rates = [learning_rate(recipe, step) for step in range(501)]
@@ -211,6 +235,6 @@ def test_a_signal_without_held_out_values_does_not_count_in_the_score() -> None:
     observed = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
     mask = np.ones((2, 3, 3), np.float32)
     mask[..., 1] = 0.0
-    result = scores(Forecasts(quantiles, observed, mask))
+    result = scores(Forecasts(quantiles, np.zeros_like(observed), observed, mask))
     assert "val_crps_energy_mwh" not in result
     assert np.isfinite(result["val_score"])

@@ -101,9 +101,6 @@ class TrainingConfig(_Frozen):
     """KL in nats per hour below which nothing is pushed (`urban`)."""
     latent_noise: float = Field(default=1.0, ge=0.0, le=1.0)
     """Scale of the latent noise in training; 0 trains on the latent means."""
-    input_noise: float = Field(default=0.0, ge=0.0)
-    """Standard deviation of noise on the inputs known ahead, in training, so that dates cannot be memorised; the
-    calendar's columns that the seasonal path reads are spared (`urban`)."""
     signal_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Loss weights of pm25, energy_mwh and traffic_index."""
     signal_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -112,9 +109,9 @@ class TrainingConfig(_Frozen):
     """Steps between two open-loop validations."""
     patience: int = Field(default=5, ge=1)
     """Validations without improvement before training stops."""
-    validation_days: int = Field(default=36, ge=0)
+    validation_days: int = Field(default=40, ge=0)
     """Days held out of training per city, at most a fifth of its record."""
-    validation_blocks: int = Field(default=4, ge=1)
+    validation_blocks: int = Field(default=8, ge=1)
     """Number of blocks that the held-out days are spread over; the last block ends the record."""
     validation_stride_hours: int = Field(default=7, ge=1)
     """Hours between two validation origins; 7 visits every hour of the day."""

@@ -83,6 +83,13 @@ class QuantilePredictor(nn.Module):
         raw = [quantiles[QUANTILE_LEVELS.index(0.5)], *(math.log(math.expm1(step)) for step in steps)]
         self.out.bias.view(self.targets, -1)[target] = torch.tensor(raw)
 
+    @torch.no_grad()
+    def shrink(self, shares: Sequence[float]) -> None:
+        """Keep only a share (0 to 1) of each target's deviation from the seasonal path; the spread stays."""
+        for target, share in enumerate(shares):
+            self.out.weight.view(self.targets, len(QUANTILE_LEVELS), -1)[target, 0] *= share
+            self.out.bias.view(self.targets, -1)[target, 0] *= share
+
     def forward(self, state: Tensor, seasonal: Tensor) -> Tensor:
         """Return quantiles `(..., 3, 7)` from states `(..., D + Z)` and the seasonal path `(..., 3)`."""
         raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))

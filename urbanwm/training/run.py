@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import BadInput, InternalContractBroken, TrainingDiverged
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.model.config import ExperimentConfig, ModelDims
+from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.checkpoint import (
     BEST,
@@ -41,7 +43,7 @@ from urbanwm.training.optimisation import (
 )
 from urbanwm.training.sampling import Sampler, cut_windows, split_origins
 from urbanwm.training.seasonal_start import blocks_of, start_from_seasons
-from urbanwm.training.validation import HeldOut, calibrate, forecast_held_out, scores
+from urbanwm.training.validation import HeldOut, best_shares, calibrate, forecast_held_out, scores
 
 PERIODIC_KEPT = 2
 SEASONAL_START_WINDOWS = 512
@@ -145,9 +147,9 @@ class _Run:
         self.device = _device(self.recipe.device)
         splits = {name: split_origins(city, self.recipe) for name, city in series.items()}
         self.held_out = HeldOut.cut(series, splits, self.recipe)
-        self.sampler = Sampler(series, splits, spec, self.recipe)
+        self.sampler = Sampler(splits, spec, self.recipe)
         self.model = UrbanWorldModel(experiment.model, dims)
-        parts = [(city, _thinned(splits[name].training)) for name, city in series.items()]
+        parts = [(split.series, _thinned(split.training)) for split in splits.values()]
         blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
         start_from_seasons(self.model, cut_windows(parts, self.recipe), blocks)
         self.model.to(self.device).train()
@@ -178,10 +180,6 @@ class _Run:
         shape = (len(windows), windows.observed.shape[1], self.model.config.latent_dim)
         # Drawn on the CPU wherever the model is, so that a GPU run sees the same noise.
         noise = (recipe.latent_noise * torch.randn(shape)).to(self.device)
-        if recipe.input_noise > 0.0:
-            jitter = recipe.input_noise * torch.randn(batch.known.shape)
-            jitter[..., [*self.model.dims.special, *self.model.dims.clock]] = 0.0
-            batch = replace(batch, known=batch.known + jitter.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.model.loss(batch, noise, recipe, self.step)
         loss = float(losses.total.detach())
@@ -209,18 +207,24 @@ class _Run:
         return {"loss": loss, **parts, "gradient_norm": norm, "learning_rate": rate, **validated}
 
     def _validate(self) -> dict[str, float]:
-        """Score the averaged weights open loop and keep them when they are the best so far."""
+        """Score the averaged weights open loop, shrunk as far as that helps; keep the best so far."""
         if len(self.held_out) == 0:
             self.best, self.best_step = {k: v.clone() for k, v in self.average.values.items()}, self.step
             return {}
         with self._averaged():
-            result = scores(forecast_held_out(self.model, self.held_out))
+            forecasts = forecast_held_out(self.model, self.held_out)
+            shares = best_shares(forecasts)
+            if isinstance(self.model.predictor, QuantilePredictor):
+                self.model.predictor.shrink(shares)
+            candidate = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        result = scores(forecasts.shrunk(shares))
+        result |= {f"val_share_{name}": share for name, share in zip(TARGETS, shares, strict=True)}
         score = result["val_score"]
         if not math.isfinite(score):
             raise TrainingDiverged("the validation score is not finite", field="val_score", value=score)
         if score < self.best_score:
             self.best_score, self.best_step, self.stale = score, self.step, 0
-            self.best = {name: value.clone() for name, value in self.average.values.items()}
+            self.best = candidate
         else:
             self.stale += 1
         return result

@@ -25,47 +25,52 @@ Origins = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Origins (grid positions of the first imagined hour) of one city."""
+    """One city's origins (grid positions of the first imagined hour), and the series to train on.
+
+    Attributes:
+        training: Origins of training windows.
+        validation: Origins whose whole horizon is held out.
+        series: The series with the targets of held-out hours masked: they enter no training loss.
+    """
 
     training: Origins
     validation: Origins
+    series: CitySeries
 
 
 def split_origins(series: CitySeries, recipe: TrainingConfig) -> Split:
-    """Hold out blocks spread over the record, the last at its end; no training window touches them.
+    """Hold out blocks spread over the record, the last at its end.
 
-    Blocks in several seasons calibrate better than one; the record's last days stay partly in training.
+    Blocks in all seasons calibrate better than one. A training window may reach into a block, but no held-out
+    hour counts in a training loss.
 
     Raises:
         DataUnavailable: The record is too short for one training and one validation window.
     """
     hours, context, horizon = len(series), recipe.context_hours, recipe.horizon_hours
     origins = np.arange(context, hours - horizon + 1)
-    held_hours = min(recipe.validation_days * HOURS_PER_DAY, int(VALIDATION_SHARE * hours))
-    if held_hours == 0 and recipe.validation_days == 0:
-        return Split(_with_targets(series, origins, horizon, required=True), np.empty(0, dtype=np.int64))
-    held_hours = max(held_hours, horizon)
+    if recipe.validation_days == 0:
+        return Split(_with_targets(series, origins, horizon), np.empty(0, dtype=np.int64), series)
+    held_hours = max(min(recipe.validation_days * HOURS_PER_DAY, int(VALIDATION_SHARE * hours)), horizon)
     blocks = max(1, min(recipe.validation_blocks, held_hours // (horizon + HOURS_PER_DAY)))
     length = held_hours // blocks
-    ends = hours - (np.arange(blocks) * (hours - context)) // blocks
-    free = np.ones(len(origins), dtype=bool)
+    mask = series.target_mask.copy()
     validation: list[Origins] = []
-    for end in ends:
-        start = int(end) - length
-        free &= (origins + horizon <= start) | (origins - context >= end)
-        inside = np.arange(max(start, context), int(end) - horizon + 1, recipe.validation_stride_hours)
-        validation.append(inside)
-    return Split(
-        _with_targets(series, origins[free], horizon, required=True),
-        _with_targets(series, np.sort(np.concatenate(validation)), horizon, required=False),
-    )
+    for end in hours - (np.arange(blocks) * (hours - context)) // blocks:
+        start = max(int(end) - length, 0)
+        mask[start : int(end)] = 0.0
+        validation.append(
+            np.arange(max(start, context), int(end) - horizon + 1, recipe.validation_stride_hours)
+        )
+    trained_on = replace(series, target_mask=mask)
+    return Split(_with_targets(trained_on, origins, horizon), np.sort(np.concatenate(validation)), trained_on)
 
 
-def _with_targets(series: CitySeries, origins: Origins, horizon: int, *, required: bool) -> Origins:
-    """Keep the origins whose horizon holds at least one observed target."""
+def _with_targets(series: CitySeries, origins: Origins, horizon: int) -> Origins:
+    """Return the origins whose horizon holds at least one target; refuse a record without any."""
     seen = np.concatenate([[0.0], np.cumsum(series.target_mask.sum(axis=1), dtype=np.float64)])
     usable = origins[seen[origins + horizon] > seen[origins]] if len(origins) else origins
-    if required and len(usable) == 0:
+    if len(usable) == 0:
         raise DataUnavailable(
             f"the record of {series.city} is too short or too empty to train on",
             field="history",
@@ -78,17 +83,11 @@ def _with_targets(series: CitySeries, origins: Origins, horizon: int, *, require
 class Sampler:
     """Draws batches of windows uniformly over all training origins of all cities; its state is plain JSON."""
 
-    def __init__(
-        self,
-        series: Mapping[str, CitySeries],
-        splits: Mapping[str, Split],
-        spec: FeatureSpec,
-        recipe: TrainingConfig,
-    ) -> None:
-        """Pool the origins; the order of `series` is the order of the pool."""
-        self._series = list(series.values())
-        self._origins = np.concatenate([splits[name].training for name in series])
-        self._city = np.repeat(np.arange(len(self._series)), [len(splits[name].training) for name in series])
+    def __init__(self, splits: Mapping[str, Split], spec: FeatureSpec, recipe: TrainingConfig) -> None:
+        """Pool the origins; the order of `splits` is the order of the pool."""
+        self._series = [split.series for split in splits.values()]
+        self._origins = np.concatenate([split.training for split in splits.values()])
+        self._city = np.repeat(np.arange(len(splits)), [len(split.training) for split in splits.values()])
         self._spec, self._recipe = spec, recipe
         self._random = np.random.default_rng(recipe.seed)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from urbanwm.calibration import fit_calibration
-from urbanwm.contracts.signals import TARGETS
+from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.features import CitySeries, Windows
 from urbanwm.model.config import TrainingConfig
 from urbanwm.model.losses import quantile_loss
@@ -19,6 +19,8 @@ from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.sampling import Split, cut_windows
 
 WINDOWS_PER_PASS = 64
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the deviation from the seasonal path that validation chooses from."""
 MINIMUM_SPREAD = 1e-6
 
 
@@ -49,11 +51,27 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Open-loop forecasts of held-out windows: quantiles `(N, H, 3, Q)`, observed and mask `(N, H, 3)`."""
+    """Open-loop forecasts of held-out windows.
+
+    Attributes:
+        quantiles: `(N, H, 3, Q)`.
+        seasonal: The seasonal path in them `(N, H, 3)`; zeros for the reference, which has none.
+        observed: `(N, H, 3)`.
+        mask: `(N, H, 3)`, 1.0 where observed.
+    """
 
     quantiles: NDArray[np.float32]
+    seasonal: NDArray[np.float32]
     observed: NDArray[np.float32]
     mask: NDArray[np.float32]
+
+    def shrunk(self, shares: Sequence[float]) -> Forecasts:
+        """Return the forecasts with only a share of each target's deviation from the seasonal path."""
+        if self.quantiles.shape[-1] == 1:
+            return self
+        deviation = self.quantiles[..., QUANTILE_LEVELS.index(0.5)] - self.seasonal
+        removed = (1.0 - np.array(shares, dtype=np.float32)) * deviation
+        return replace(self, quantiles=self.quantiles - removed[..., None])
 
 
 def forecast_held_out(model: UrbanWorldModel, held_out: HeldOut) -> Forecasts:
@@ -62,9 +80,7 @@ def forecast_held_out(model: UrbanWorldModel, held_out: HeldOut) -> Forecasts:
     return Forecasts(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _forecast(
-    model: UrbanWorldModel, held_out: HeldOut
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
+def _forecast(model: UrbanWorldModel, held_out: HeldOut) -> Iterator[tuple[NDArray[np.float32], ...]]:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -73,10 +89,30 @@ def _forecast(
             noise = torch.zeros(
                 len(windows), windows.observed.shape[1], model.config.latent_dim, device=device
             )
-            output = model.forecast(Batch.of(windows, device), noise).output
-            ahead = slice(windows.context_hours, None)
-            yield output.cpu().numpy(), windows.target[:, ahead], windows.target_mask[:, ahead]
+            batch, ahead = Batch.of(windows, device), slice(windows.context_hours, None)
+            output = model.forecast(batch, noise).output.cpu().numpy()
+            seasonal = np.zeros(output.shape[:3], dtype=np.float32)
+            if model.seasonal is not None:
+                seasonal = model.seasonal(batch.skip[:, ahead], batch.known[:, ahead]).cpu().numpy()
+            yield output, seasonal, windows.target[:, ahead], windows.target_mask[:, ahead]
     model.train(was_training)
+
+
+def best_shares(forecasts: Forecasts) -> list[float]:
+    """Return, per target, how much of the network's deviation from the seasonal path held-out hours support.
+
+    A year of data teaches a network more about some signals than about others; where it learned the
+    training days by heart, the seasonal path alone forecasts better.
+    """
+    shares = [1.0] * len(TARGETS)
+    if forecasts.quantiles.shape[-1] == 1:
+        return shares
+    by_share = {share: scores(forecasts.shrunk([share] * len(TARGETS))) for share in SHARES}
+    for index, name in enumerate(TARGETS):
+        key = f"val_crps_{name}"
+        if key in by_share[1.0]:
+            shares[index] = min(SHARES, key=lambda share: by_share[share][key])
+    return shares
 
 
 def scores(forecasts: Forecasts) -> dict[str, float]:

@@ -1,0 +1,53 @@
+"""OpenTelemetry traces: BentoML's own spans, sent only when an OTLP endpoint is set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+
+ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""OpenTelemetry's own name; the exporter reads it, and its other `OTEL_…` variables, by itself."""
+EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+EXPORTER_PACKAGE = "opentelemetry-exporter-otlp-proto-http"
+UNTRACED = "livez,readyz,healthz,metrics"
+
+log = structlog.get_logger("urbanwm.tracing")
+
+
+def tracing_options(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return BentoML's `tracing` options; empty, which samples nothing, while no endpoint is set.
+
+    An endpoint without the exporter's package is a mistake that must not keep the service from answering: it
+    is said in the log, and nothing is traced.
+    """
+    if not environment.get(ENDPOINT_VARIABLE):
+        return {}
+    if not _importable(EXPORTER):
+        log.warning("traces_not_sent", why=f"the package {EXPORTER_PACKAGE} is not installed")
+        return {}
+    return {
+        "exporter_type": "otlp",
+        "sample_rate": 1.0,
+        "excluded_urls": UNTRACED,
+        "otlp": {"protocol": "http"},
+    }
+
+
+def _importable(module: str) -> bool:
+    """Return whether a module is there, without importing more than its parents."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def annotate_span(facts: Mapping[str, object]) -> None:
+    """Put facts about the answer, never the caller's input, on the current span, if one is recorded."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        plain = {name: value for name, value in facts.items() if isinstance(value, (str, int, float))}
+        span.set_attributes({f"urbanwm.{name}": value for name, value in plain.items()})
