@@ -69,8 +69,8 @@ def prepare_home(home: Path) -> None:
     ingest_city(load_city("demo", settings), settings, start=start, end=end, clock=lambda: end)
 
 
-def add_champion(home: Path, version: str = "1") -> None:
-    """Put an untrained world model into the champion cache, as the registry would have handed it out."""
+def untrained_bundle(home: Path, number: int) -> Path:
+    """Export an untrained world model of `demo`; the number is its seed."""
     import torch
 
     from urbanwm.assumptions import load_assumptions
@@ -86,10 +86,18 @@ def add_champion(home: Path, version: str = "1") -> None:
     frames = {"demo": Lake(settings.lake_uri).read("demo")}
     spec = build_spec("urban", frames, {"demo": load_city("demo", settings)}, None, 72, 48)
     experiment = load_experiment("urban")
-    torch.manual_seed(int(version))
+    torch.manual_seed(number)
     model = UrbanWorldModel(experiment.model, ModelDims.of(spec))
     assumptions = load_assumptions().describe()
-    bundle = export_bundle(model, experiment, spec, {}, assumptions, {}, home / f"bundle-{version}")
+    return export_bundle(model, experiment, spec, {}, assumptions, {}, home / f"bundle-{number}")
+
+
+def add_champion(home: Path, version: str = "1") -> None:
+    """Put an untrained world model into the champion cache, as the registry would have handed it out."""
+    from urbanwm.settings import load_settings
+
+    settings = load_settings(home=home, cities_dir=home / "cities")
+    bundle = untrained_bundle(home, int(version))
 
     class OneChampion:
         def champion(self) -> ModelVersion:

@@ -33,13 +33,9 @@ API_KEY = "a-key-for-tests"
 
 
 def city(name: str = "lahore", **more: object) -> City:
+    stated = {"signals": {}, "renewable_share_status_quo": 0.3, **more}
     return City(
-        name=name,
-        timezone="Asia/Karachi",
-        location=Location(latitude=31.5, longitude=74.3),
-        signals={},
-        renewable_share_status_quo=0.3,
-        **more,
+        name=name, timezone="Asia/Karachi", location=Location(latitude=31.5, longitude=74.3), **stated
     )
 
 

@@ -86,7 +86,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     if program is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed program with literal arguments
+        done = subprocess.run(
             [program, "-C", str(root), *arguments],
             capture_output=True,
             text=True,

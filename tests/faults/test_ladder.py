@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
+from serving.metrics import DATA_AGE_HOURS
 from tests.serving_fakes import NOW, FakeModel, cached, city, history, serving
 from urbanwm.errors import BundleInvalid, DataUnavailable
+from urbanwm.sources.base import SourceConfig
 
 STATE = {"pm25": 80.0, "energy_mwh": 900.0, "traffic_index": 1.0}
 
@@ -126,6 +129,25 @@ def test_rung_5_with_nothing_left_there_is_no_answer_but_a_reason(tmp_path: Path
     assert (response.status_code, error["type"], error["field"]) == (503, "DataUnavailable", "initial_state")
 
 
+def test_rung_5_an_earlier_clients_request_for_a_city_without_data_is_refused_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    body = {
+        "city": "Lahore",
+        "start_time": NOW.isoformat(),
+        "horizon_hours": 48,
+        "policy": {"car_free_ratio": 0.2, "renewable_mix": 0.4, "dynamic_pricing": True},
+    }
+    with serving(tmp_path, champion=cached("4")) as world:
+        for path in ("/api/simulate", "/api/optimize"):
+            asked = body if path == "/api/simulate" else {"city": "Lahore"}
+            response = world.client.post(path, json=asked)
+            error = response.json()["error"]
+            assert (response.status_code, error["type"]) == (503, "DataUnavailable")
+            assert "no recent data" in error["message"]
+            assert "simulated" not in response.json()
+
+
 def test_latents_are_never_invented_by_the_baseline(tmp_path: Path) -> None:
     with serving(tmp_path, frame=history()) as world:
         for response in (
@@ -165,6 +187,34 @@ def test_new_rows_in_the_lake_are_used_at_the_next_check(tmp_path: Path) -> None
         meta = world.meta()
     assert (meta["dataset_version"], world.lake.reads) == ("8", 2)
     assert meta["data_as_of"].startswith("2026-03-10T11")
+
+
+def test_the_age_of_the_data_is_published_without_anybody_asking(tmp_path: Path) -> None:
+    named = city("dated", signals={"pm25": [SourceConfig(source="waqi")]})
+    frame = history(end=NOW - timedelta(hours=5))
+    with serving(tmp_path, frame=frame, cities=(named,)) as world:
+        world.answers.look()
+        assert DATA_AGE_HOURS.labels("dated", "pm25")._value.get() == 5.0
+
+
+def test_a_lake_that_hangs_delays_no_answer_about_a_known_city(tmp_path: Path) -> None:
+    with serving(tmp_path, champion=cached("4"), frame=history()) as world:
+        world.meta()
+        release, asked = threading.Event(), threading.Event()
+
+        def hang() -> int:
+            asked.set()
+            release.wait(10)
+            return 7
+
+        world.lake.version = hang
+        looking = threading.Thread(target=world.answers.look)
+        looking.start()
+        assert asked.wait(5)
+        assert world.meta()["rung"] == 0
+        assert looking.is_alive()
+        release.set()
+        looking.join()
 
 
 def test_a_swap_under_way_never_mixes_two_models_in_one_answer(tmp_path: Path) -> None:

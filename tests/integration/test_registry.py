@@ -58,17 +58,22 @@ def test_a_run_that_raises_is_failed_and_says_why(registry):
     assert "division by zero" in stored.data.tags["error"]
 
 
-def test_a_finished_run_is_found_by_its_tags(registry):
-    with registry.start_run("train", {"night_key": "k1"}) as run:
+def test_a_run_whose_process_died_is_ended_and_others_are_left_alone(registry):
+    dead = registry.start_run("train", {"night_key": "k1"})
+    other = registry.start_run("train", {"night_key": "k2"})
+    with registry.start_run("train", {"night_key": "k1"}) as finished:
         pass
-    assert registry.find_finished_run({"night_key": "k1"}) == run.run_id
-    assert registry.find_finished_run({"night_key": "k2"}) is None
+    assert registry.end_abandoned_runs({"night_key": "k1"}) == 1
+    states = [registry.client.get_run(run.run_id).info.status for run in (dead, other, finished)]
+    assert states == ["KILLED", "RUNNING", "FINISHED"]
 
 
-def test_a_failed_run_is_not_found_as_done(registry):
-    with pytest.raises(ValueError, match="broken"), registry.start_run("train", {"night_key": "k1"}):
-        raise ValueError("broken")
-    assert registry.find_finished_run({"night_key": "k1"}) is None
+def test_a_file_of_a_run_is_fetched_and_an_unknown_run_is_named(registry, tmp_path):
+    with registry.start_run("train", {}) as run:
+        run.log_json({"a": 1}, "gate/decision.json")
+    assert json.loads(registry.fetch(run.run_id, "gate/decision.json", tmp_path).read_text()) == {"a": 1}
+    with pytest.raises(BadInput, match="no run 'nobody'"):
+        registry.fetch("nobody", "bundle", tmp_path)
 
 
 def test_artifacts_lie_under_home_whatever_the_working_directory(registry, tmp_path, monkeypatch):

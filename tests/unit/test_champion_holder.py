@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.champion import NO_CHAMPION, ChampionHolder
+from serving.champion import NO_CHAMPION, Champion, ChampionHolder
 from tests.serving_fakes import FakeCache, FakeLoader, cached
+from urbanwm.errors import BundleInvalid
 from urbanwm.registry import CachedChampion, directory_digest
 
 
@@ -244,6 +245,33 @@ def test_readers_see_one_champion_or_the_other_and_never_half_of_one(
     for reader in readers:
         reader.join()
     assert all(run_id == f"run-{version}" for version, run_id in seen)
+
+
+def test_a_model_that_fails_its_examination_is_refused_and_the_check_is_named(
+    cache: FakeCache, loader: FakeLoader
+) -> None:
+    def examine(champion: Champion) -> None:
+        if champion.version == "2":
+            raise BundleInvalid("it fails the behaviour suite on lahore: bounded: pm25 leaves 0 to 1000")
+
+    holder = ChampionHolder(cache, poll_seconds=1, load=loader, examine=examine)
+    for version in ("1", "2"):
+        cache.now = cached(version)
+        holder.poll()
+    assert (serving_version(holder), holder.standing.refused) == ("1", True)
+    assert "behaviour suite on lahore: bounded" in holder.standing.reasons[0]
+
+
+def test_a_rollback_takes_the_predecessor_from_memory_without_a_second_examination(
+    cache: FakeCache, loader: FakeLoader
+) -> None:
+    examined: list[str] = []
+    holder = ChampionHolder(cache, 1, load=loader, examine=lambda champion: examined.append(champion.version))
+    for version in ("1", "2", "1", "2"):
+        cache.now = cached(version)
+        holder.poll()
+    assert serving_version(holder) == "2"
+    assert loader.loaded == examined == ["1", "2"]
 
 
 def wait_for(condition: object, seconds: float = 5.0) -> bool:

@@ -25,6 +25,16 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @responses.activate
+def test_scenarios_are_sent_and_a_table_is_asked_for_by_its_type() -> None:
+    sent = responses.post(f"{URL}/api/simulate", json={"simulated": []})
+    with Client(URL) as client:
+        client.simulate("lahore", scenarios=[{"policy": {"car_free_ratio": 0.5}}])
+        assert client.simulate_csv({"city": "lahore"}) == '{"simulated": []}'
+    assert json.loads(sent.calls[0].request.body)["scenarios"] == [{"policy": {"car_free_ratio": 0.5}}]
+    assert sent.calls[1].request.headers["Accept"] == "text/csv"
+
+
+@responses.activate
 def test_what_is_left_out_is_not_sent() -> None:
     sent = responses.post(f"{URL}/api/simulate", json={"simulated": []})
     with Client(URL) as client:

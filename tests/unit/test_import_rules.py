@@ -45,7 +45,7 @@ def breaches(path: str, source: str) -> list[str]:
             found.append(f"{path} imports {top}")
         if path.startswith("urbanwm/") and top in ("flows", "serving"):
             found.append(f"{path} imports {top}")
-        if (path.split("/")[0], top) in {("flows", "serving"), ("serving", "flows")}:
+        if (path.split("/", maxsplit=1)[0], top) in {("flows", "serving"), ("serving", "flows")}:
             found.append(f"{path} imports {top}")
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):

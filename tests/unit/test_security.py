@@ -15,7 +15,7 @@ from serving import security
 from serving.body import BODY_LIMIT_BYTES
 from serving.envelope import DeadlineExceeded, Overloaded
 from serving.retrain import Job, Retrainer
-from serving.work import WorkQueue
+from serving.work import Checkpoint, WorkQueue
 from tests.serving_fakes import API_KEY, World, cached, history, serving
 
 JSON = {"content-type": "application/json"}
@@ -190,6 +190,43 @@ def test_a_deadline_drops_waiting_work_and_keeps_the_slot_of_running_work() -> N
 
     asyncio.run(scene())
     assert not began
+
+
+def test_work_that_outlives_its_deadline_ends_at_its_next_checkpoint() -> None:
+    ended = threading.Event()
+
+    def search(checkpoint: Checkpoint) -> None:
+        try:
+            while True:
+                checkpoint()
+                threading.Event().wait(0.005)
+        finally:
+            ended.set()
+
+    async def scene() -> None:
+        queue = WorkQueue(0.1, threads=1, waiting=0)
+        with pytest.raises(DeadlineExceeded):
+            await queue.run(search)
+        assert await asyncio.to_thread(ended.wait, 2)
+        await asyncio.sleep(0.02)
+        assert await queue.run(lambda _: "the thread is free") == "the thread is free"
+        queue.close()
+
+    asyncio.run(scene())
+
+
+def test_a_search_is_given_up_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    with serving(tmp_path, frame=history()) as world:
+        calls = []
+
+        def checkpoint() -> None:
+            calls.append(1)
+            if len(calls) > 3:
+                raise DeadlineExceeded("too late")
+
+        with pytest.raises(DeadlineExceeded):
+            world.answers.optimize({"city": "lahore", "horizon_hours": 6, "eval_budget": 200}, checkpoint)
+        assert len(calls) == 4
 
 
 def test_only_one_local_retrain_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

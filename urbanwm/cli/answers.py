@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -58,9 +57,9 @@ def _assumptions(text: str) -> str | dict[str, Any]:
     """Read a YAML file of assumptions; anything else is the name of a preset."""
     if not text.endswith((".yaml", ".yml")):
         return text
-    from urbanwm.assumptions import read_assumptions
+    from urbanwm.assumptions import load_assumptions
 
-    return read_assumptions(Path(text))
+    return load_assumptions(text, allow_path=True).model_dump(mode="json")
 
 
 def _table(document: dict[str, Any]) -> str:

@@ -16,14 +16,15 @@ from typing import Any, Literal, Protocol, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS, nearest_name
+from urbanwm.contracts.signals import TARGETS, nearest_name
 from urbanwm.errors import BadInput
 
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 HASH_CHARACTERS = 16
 RECENT_NAME = re.compile(r"_(\d+)h$")
 """Ends the name of a feature that averages the last hours before the origin; the number is how many."""
-SPECIAL_DAYS = ("is_holiday", "is_bridge_day", "is_year_end")
+MODULATORS = ("lead_decay_6h", "lead_decay_24h", "hour_sin", "hour_cos", "is_workday")
+DAY_KINDS = ("is_workday", "is_holiday", "is_bridge_day", "is_year_end")
 CLOCK = ("hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2")
 _TRACKED = (
     "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.dropout",
@@ -183,7 +184,8 @@ class ModelDims:
     action: int
     skip: int
     skip_levels: int
-    special: tuple[int, ...] = ()
+    modulators: tuple[int, ...] = ()
+    days: tuple[int, ...] = ()
     clock: tuple[int, ...] = ()
     targets: int = len(TARGETS)
 
@@ -191,18 +193,11 @@ class ModelDims:
     def of(cls, spec: SpecDims) -> ModelDims:
         """Read the widths from a feature spec."""
         levels = [RECENT_NAME.search(name) is None for name in spec.skip_names]
-        special, clock = (
+        columns = (
             tuple(spec.known_names.index(name) for name in names if name in spec.known_names)
-            for names in (SPECIAL_DAYS, CLOCK)
+            for names in (MODULATORS, DAY_KINDS, CLOCK)
         )
-        return cls(
-            spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels), special, clock
-        )
-
-
-def quantile_levels(kind: str) -> tuple[float, ...]:
-    """Return the levels of the last output axis: the seven of the contract, or the point forecast's 0.5."""
-    return QUANTILE_LEVELS if kind == "urban" else (0.5,)
+        return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels), *columns)
 
 
 def experiment_names() -> list[str]:

@@ -214,21 +214,26 @@ def _seasonal(model: UrbanWorldModel, graph: _Graph) -> str:
     path = model.seasonal
     if path is None:
         raise InternalContractBroken("the reference has no seasonal path")
-    weighted = graph.op("Mul", "skip", graph.weight(path.skip_weights))
-    total = graph.op("ReduceSum", weighted, graph.integers(-1), keepdims=0)
-    if not path.special:
+    _, targets, features = path.skip_weights.shape
+    shape = graph.integers(0, 0, targets, features)
+    bias, by_modulator = path.skip_weights[0].flatten(), path.skip_weights[1:].flatten(1).t()
+    if path.modulators:
+        modulation = graph.op("Gather", "known", graph.integers(*path.modulators), axis=-1)
+        weights = graph.op("Reshape", graph.linear(modulation, by_modulator, bias), shape)
+    else:
+        weights = graph.weight(path.skip_weights[0])
+    total = graph.op("ReduceSum", graph.op("Mul", "skip", weights), graph.integers(-1), keepdims=0)
+    if not (path.days and path.clock):
         return total
-    special, harmonics = (
-        graph.op("Gather", "known", graph.integers(*columns), axis=-1)
-        for columns in (path.special, path.clock)
+    clock, days = (
+        graph.op("Gather", "known", graph.integers(*columns), axis=-1) for columns in (path.clock, path.days)
     )
-    # special · (w_0 + Σ w_k · harmonic_k) per target, without forming the outer product
-    weights = path.special_weights.detach().view(model.dims.targets, len(path.special), -1)
-    shape = graph.integers(0, 0, model.dims.targets, len(path.special))
-    by_hour = graph.linear(harmonics, weights[..., 1:].flatten(0, 1), weights[..., 0].flatten())
-    profile = graph.op("Reshape", by_hour, shape)
-    effect = graph.op("Mul", profile, graph.op("Unsqueeze", special, graph.integers(2)))
-    return graph.op("Add", total, graph.op("ReduceSum", effect, graph.integers(-1), keepdims=0))
+    one = graph.op("Unsqueeze", days, graph.integers(-1))
+    by_hour = graph.op("Mul", one, graph.op("Unsqueeze", clock, graph.integers(2)))
+    by_day = graph.op("Concat", one, by_hour, axis=-1)
+    flat = graph.op("Reshape", by_day, graph.integers(0, 0, len(path.days) * (1 + len(path.clock))))
+    profiles = graph.op("Concat", clock, flat, axis=-1)
+    return graph.op("Add", total, graph.product(profiles, path.profile_weights))
 
 
 def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:

@@ -5,7 +5,7 @@ Filtering and imagining are the same recurrence. With D = width of h, Z = width 
     h_t      = GRU(input_drive_t + W_z z_{t-1}, h_{t-1})
     a_t      = f(W_a h_t + head_drive_t)
     mean, lv = W_o a_t + b_o
-    z_t      = mean + noise_t · exp(clamp(lv) / 2)
+    z_t      = mean + noise_t · exp(clamp(lv, logvar_min, LOGVAR_MAX) / 2)
 
 `input_drive` is what is known of the GRU's input beforehand, `head_drive` what is known of the head's: the
 embedding when filtering (posterior), only a bias when imagining (prior). Both are one matrix product over
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGVAR_MIN, LOGVAR_MAX = -10.0, 2.0
+LOGVAR_MAX = 2.0
 
 
 class Trajectory(NamedTuple):
@@ -58,6 +58,7 @@ def run_recurrence(
     weights: RecurrentWeights,
     *,
     silu: bool,
+    logvar_min: float,
 ) -> Trajectory:
     """Run the recurrence with a hand-written backward.
 
@@ -69,9 +70,10 @@ def run_recurrence(
         z: State before the first hour `(B, Z)`.
         weights: See `RecurrentWeights`.
         silu: Whether f is SiLU; otherwise ReLU.
+        logvar_min: Lower bound of the log-variance.
     """
     drive = head_drive.expand(input_drive.shape[0], *h.shape)
-    path = _Recurrence.apply(input_drive, drive, noise, h, z, *weights, silu)  # type: ignore[no-untyped-call]
+    path = _Recurrence.apply(input_drive, drive, noise, h, z, *weights, silu, logvar_min)  # type: ignore[no-untyped-call]
     return Trajectory(*path)
 
 
@@ -98,6 +100,7 @@ class _Recurrence(torch.autograd.Function):
         head_out: Tensor,
         head_out_bias: Tensor,
         silu: bool,
+        logvar_min: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         T, B, gates_width = input_drive.shape
         D, Z = gates_width // 3, z.shape[1]
@@ -129,7 +132,7 @@ class _Recurrence(torch.autograd.Function):
                 torch.clamp(head_in[t], min=0.0, out=head[t])
             torch.addmm(head_out_bias, head[t], to_out, out=out[t])
             logvar = out[t, :, Z:]
-            torch.clamp(logvar, LOGVAR_MIN, LOGVAR_MAX, out=spread[t]).mul_(0.5).exp_().mul_(noise[t])
+            torch.clamp(logvar, logvar_min, LOGVAR_MAX, out=spread[t]).mul_(0.5).exp_().mul_(noise[t])
             torch.add(out[t, :, :Z], spread[t], out=zs[t + 1])
         ctx.save_for_backward(
             hs,
@@ -145,12 +148,12 @@ class _Recurrence(torch.autograd.Function):
             hidden_to_head,
             head_out,
         )
-        ctx.silu = silu
+        ctx.silu, ctx.logvar_min = silu, logvar_min
         return (
             hs[1:].clone(),
             zs[1:].clone(),
             out[..., :Z].clone(),
-            out[..., Z:].clamp(LOGVAR_MIN, LOGVAR_MAX),
+            out[..., Z:].clamp(logvar_min, LOGVAR_MAX),
         )
 
     @staticmethod
@@ -177,7 +180,7 @@ class _Recurrence(torch.autograd.Function):
         else:
             head_slope = (head_in > 0.0).to(head_in.dtype)
         logvar = out[..., Z:]
-        inside = ((logvar >= LOGVAR_MIN) & (logvar <= LOGVAR_MAX)).to(out.dtype)
+        inside = ((logvar >= ctx.logvar_min) & (logvar <= LOGVAR_MAX)).to(out.dtype)
         by_spread = 0.5 * spread * inside  # d z / d logvar
         d_out = torch.cat([grad_mean, grad_logvar * inside], dim=2)
         d_gates = torch.empty_like(slope)
@@ -223,5 +226,6 @@ class _Recurrence(torch.autograd.Function):
             d_head_all.t() @ hs[1:].reshape(rows, D),
             d_out_all.t() @ head.view(rows, D),
             d_out_all.sum(dim=0),
+            None,
             None,
         )

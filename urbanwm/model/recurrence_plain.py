@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from urbanwm.model.recurrence import LOGVAR_MAX, LOGVAR_MIN, RecurrentWeights, Trajectory
+from urbanwm.model.recurrence import LOGVAR_MAX, RecurrentWeights, Trajectory
 
 
 def run_recurrence_plain(
@@ -18,6 +18,7 @@ def run_recurrence_plain(
     weights: RecurrentWeights,
     *,
     silu: bool,
+    logvar_min: float,
 ) -> Trajectory:
     """Run the recurrence hour by hour; arguments and result as `recurrence.run_recurrence`."""
     activation = functional.silu if silu else functional.relu
@@ -35,7 +36,7 @@ def run_recurrence_plain(
         h = candidate + keep * (h - candidate)
         head = activation(functional.linear(h, weights.hidden_to_head) + head_drive_t)
         mean, logvar = functional.linear(head, weights.head_out, weights.head_out_bias).chunk(2, dim=-1)
-        logvar = logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+        logvar = logvar.clamp(logvar_min, LOGVAR_MAX)
         z = mean + noise_t * torch.exp(0.5 * logvar)
         hours.append(Trajectory(h, z, mean, logvar))
     return Trajectory(*(torch.stack(parts) for parts in zip(*hours, strict=True)))

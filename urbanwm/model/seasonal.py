@@ -9,34 +9,43 @@ from urbanwm.model.config import ModelDims
 
 
 class SeasonalPath(nn.Module):
-    """A linear forecast of the targets from their seasonal features and from special days.
+    """A linear forecast of the targets whose weights vary with the lead, the local hour and the kind of day.
 
-    `path = Σ_j w_j · skip_j + Σ_s Σ_k v_sk · special_s · clock_k`, per target: a mixture of last week,
-    similar-day means and the last hours, plus a profile over the local hour (`clock` = 1 and its harmonics)
-    on each kind of special
-    day. An index relative to the hour of the week needs the latter: a holiday on a Thursday is compared with
-    Thursdays.
+    `path = Σ_m Σ_j w_mj · modulator_m · skip_j + Σ_p v_p · profile_p`, per target. The modulators (1, decays
+    of the lead, the local hour, workday) let the last hours count for the next ones and last week for the
+    day after; the profiles are the local hour on each kind of day. An index relative to the hour of the week
+    needs the latter: a holiday on a Thursday is compared with Thursdays.
     """
 
     skip_weights: Tensor
-    special_weights: Tensor
+    profile_weights: Tensor
 
     def __init__(self, dims: ModelDims) -> None:
-        """Start as the mean of the seasonal levels."""
+        """Start as the mean of the seasonal levels, whatever the hour."""
         super().__init__()
-        self.special, self.clock = list(dims.special), list(dims.clock)
-        mean_of_levels = (torch.arange(dims.skip) < dims.skip_levels) / dims.skip_levels
-        self.skip_weights = nn.Parameter(mean_of_levels.repeat(dims.targets, 1))
-        profiles = len(self.special) * (1 + len(self.clock))
-        self.special_weights = nn.Parameter(torch.zeros(dims.targets, profiles))
+        self.modulators, self.days, self.clock = list(dims.modulators), list(dims.days), list(dims.clock)
+        weights = torch.zeros(1 + len(self.modulators), dims.targets, dims.skip)
+        weights[0, :, : dims.skip_levels] = 1.0 / dims.skip_levels
+        self.skip_weights = nn.Parameter(weights)
+        profiles = len(self.clock) + len(self.days) * (1 + len(self.clock))
+        self.profile_weights = nn.Parameter(torch.zeros(dims.targets, profiles))
+
+    def modulation(self, known: Tensor) -> Tensor:
+        """Return the modulators with their leading 1, `(..., 1 + M)`, from the known-ahead inputs `(..., K)`."""
+        return _with_one(known[..., self.modulators])
 
     def profiles(self, known: Tensor) -> Tensor:
-        """Return special day × clock `(..., S·(1 + harmonics))` from the known-ahead inputs `(..., K)`."""
-        harmonics = known[..., self.clock]
-        clock = torch.cat([torch.ones_like(harmonics[..., :1]), harmonics], dim=-1)
-        return (known[..., self.special].unsqueeze(-1) * clock.unsqueeze(-2)).flatten(-2)
+        """Return the clock and kind of day × (1, clock), `(..., P)`, from the known-ahead inputs `(..., K)`."""
+        clock = known[..., self.clock]
+        by_day = known[..., self.days].unsqueeze(-1) * _with_one(clock).unsqueeze(-2)
+        return torch.cat([clock, by_day.flatten(-2)], dim=-1)
 
     def forward(self, skip: Tensor, known: Tensor) -> Tensor:
         """Return the path `(..., 3)` from skip features `(..., 3, J)` and known-ahead inputs `(..., K)`."""
-        path = (skip * self.skip_weights).sum(dim=-1)
-        return path + self.profiles(known) @ self.special_weights.t()
+        weights = torch.tensordot(self.modulation(known), self.skip_weights, dims=1)
+        return (skip * weights).sum(dim=-1) + self.profiles(known) @ self.profile_weights.t()
+
+
+def _with_one(values: Tensor) -> Tensor:
+    """Put a constant 1 before the last axis' values."""
+    return torch.cat([torch.ones_like(values[..., :1]), values], dim=-1)

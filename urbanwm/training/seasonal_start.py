@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from urbanwm.contracts.signals import QUANTILE_LEVELS
 from urbanwm.features import Windows
 from urbanwm.model.predictor import QuantilePredictor
+from urbanwm.model.seasonal import SeasonalPath
 from urbanwm.model.world_model import UrbanWorldModel
 
 FOLDS = 6
-LEVEL_PENALTIES = (1e-3, 1e-2, 1e-1)
-"""Penalties per row that pull the skip weights to the plain mean of the levels."""
-SPECIAL_PENALTIES = (1e-3, 1e-2, 1.0)
-"""Penalties per row that pull the special-day profiles to zero; the last one all but switches them off."""
+LEVEL_PENALTIES = (1e-3, 1e-2)
+"""Penalties per row that pull the constant skip weights to the plain mean of the levels."""
+CHANGE_PENALTIES = (1e-3, 1e-2, 1e-1)
+"""Penalties per row that keep the weights from varying with lead, hour and day."""
+PROFILE_PENALTIES = (1e-3, 1e-2, 1.0)
+"""Penalties per row that pull the day profiles to zero; the last one all but switches them off."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -49,20 +52,31 @@ def start_from_seasons(model: UrbanWorldModel, windows: Windows, block: NDArray[
     if path is None or not isinstance(head, QuantilePredictor):
         return
     ahead = slice(windows.context_hours, None)
-    special = path.profiles(torch.from_numpy(windows.known[:, ahead])).numpy()
-    prior = np.concatenate([path.skip_weights[0].numpy(), np.zeros(special.shape[-1])]).astype(np.float64)
-    levels = path.skip_weights.shape[1]
+    known = torch.from_numpy(windows.known[:, ahead])
+    modulation, profiles = path.modulation(known).numpy(), path.profiles(known).numpy()
     for target in range(windows.target.shape[-1]):
         seen = windows.target_mask[:, ahead, target] > 0
         if not seen.any():
             continue
-        features = np.concatenate([windows.skip[:, ahead, target], special], axis=-1)[seen].astype(np.float64)
+        modulated = modulation[seen][:, :, None] * windows.skip[:, ahead, target][seen][:, None, :]
+        features = np.concatenate([modulated.reshape(len(modulated), -1), profiles[seen]], axis=-1)
         values = windows.target[:, ahead, target][seen].astype(np.float64)
         fold = np.broadcast_to(block[:, None], seen.shape)[seen]
-        fitted, errors = _cross_validated_ridge(_Rows(features, values, fold), prior, levels)
+        rows = _Rows(features.astype(np.float64), values, fold)
+        start = torch.cat([path.skip_weights[:, target].flatten(), path.profile_weights[target]])
+        fitted, errors = _cross_validated_ridge(rows, start.double().numpy(), _penalties(path))
         weights = torch.from_numpy(fitted).to(path.skip_weights.dtype)
-        path.skip_weights[target], path.special_weights[target] = weights[:levels], weights[levels:]
+        path.skip_weights[:, target] = weights[: modulated[0].size].view(path.skip_weights[:, target].shape)
+        path.profile_weights[target] = weights[modulated[0].size :]
         head.start_at(target, np.quantile(errors, QUANTILE_LEVELS).tolist())
+
+
+def _penalties(path: SeasonalPath) -> list[NDArray[np.float64]]:
+    """Return the candidate penalties, one value per weight of a target's path."""
+    modulators, _, features = path.skip_weights.shape
+    sizes = (features, (modulators - 1) * features, path.profile_weights.shape[1])
+    grid = product(LEVEL_PENALTIES, CHANGE_PENALTIES, PROFILE_PENALTIES)
+    return [np.repeat(penalties, sizes) for penalties in grid]
 
 
 def blocks_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -71,7 +85,7 @@ def blocks_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _cross_validated_ridge(
-    rows: _Rows, prior: NDArray[np.float64], levels: int
+    rows: _Rows, prior: NDArray[np.float64], candidates: list[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return weights, and errors `(n,)` on left-out blocks, under the penalties with the smallest errors."""
     residual = rows.values - rows.features @ prior
@@ -91,10 +105,6 @@ def _cross_validated_ridge(
             errors[part] = rows.values[part] - rows.features[part] @ weights
         return errors
 
-    is_level = np.arange(len(prior)) < levels
-    candidates = [
-        np.where(is_level, level, special) for level, special in product(LEVEL_PENALTIES, SPECIAL_PENALTIES)
-    ]
     errors = [left_out_errors(penalty) for penalty in candidates]
     best = int(np.argmin([np.abs(error).sum() for error in errors]))
     return solve(whole_gram, whole_moment, rows_in_all, candidates[best]), errors[best]

@@ -1,0 +1,69 @@
+"""A night killed in the middle is finished by the next one, without doing work twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.registry_support import make_settings
+from urbanwm.pipeline import list_models, run_nightly
+from urbanwm.registry import Registry
+
+pytestmark = pytest.mark.slow
+
+AS_OF = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
+CITY_FILE = """
+name: smallville
+timezone: Europe/Berlin
+location: {latitude: 50.0, longitude: 10.0}
+simulated: true
+signals:
+  pm25:          [{source: synthetic, seed: 3}]
+  energy_mwh:    [{source: synthetic, seed: 3}]
+  traffic_index: [{source: synthetic, seed: 3}]
+"""
+
+
+def settings_below(folder):
+    changes = {"cities_dir": folder / "cities", "history_days": 45, "training_steps": 2}
+    return make_settings(folder / "home").model_copy(update=changes)
+
+
+def _die(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _night_that_dies(folder, module_name, function):
+    import importlib
+
+    setattr(importlib.import_module(module_name), function, _die)
+    run_nightly(settings_below(folder), as_of=AS_OF)
+
+
+@pytest.mark.parametrize(
+    ("module_name", "function", "run_states"),
+    [
+        pytest.param("urbanwm.model.export", "export_bundle", ["FINISHED", "KILLED"], id="after training"),
+        pytest.param("urbanwm.pipeline.night", "run_promote", ["FINISHED"], id="before the gate"),
+    ],
+)
+def test_a_night_killed_anywhere_is_finished_by_the_next(tmp_path, module_name, function, run_states):
+    (tmp_path / "cities").mkdir()
+    (tmp_path / "cities" / "smallville.yaml").write_text(CITY_FILE)
+    arguments = (tmp_path, module_name, function)
+    process = multiprocessing.get_context("spawn").Process(target=_night_that_dies, args=arguments)
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    settings = settings_below(tmp_path)
+    lake_version = run_nightly(settings, as_of=AS_OF).training.dataset_version
+    report = run_nightly(settings, as_of=AS_OF)
+    assert report.status == "nothing new"
+    assert report.ingest[0].version == lake_version
+    assert len(list_models(settings)) == 1
+    runs = Registry(settings).client.search_runs(["1"])
+    assert sorted(run.info.status for run in runs) == run_states
