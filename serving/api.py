@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,6 +42,10 @@ GC_THRESHOLDS = (50_000, 50, 50)
 """Rare collections: a full one over a loaded model pauses every request for about 100 ms."""
 
 
+SWITCH_SECONDS = 0.001
+"""How long a computing thread may keep the event loop waiting; Python's own 5 ms adds up under load."""
+
+
 class Api:
     """The handlers, and the parts that live as long as the server runs."""
 
@@ -63,6 +68,7 @@ class Api:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             yield
         finally:

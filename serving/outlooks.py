@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import pandas as pd
 
@@ -14,14 +14,17 @@ from urbanwm.cities import City
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
 from urbanwm.errors import DataUnavailable
 from urbanwm.forecaster import WorldModelForecaster
-from urbanwm.nowcast import Nowcast
+from urbanwm.nowcast import Kept as OfModel
+from urbanwm.nowcast import Nowcast, Past
 from urbanwm.simulator import Forecaster
 
 FORECASTS_LIMIT_BYTES = 16 * 1024 * 1024
 NOWCASTS_LIMIT_BYTES = 8 * 1024 * 1024
 """About 28 nowcasts of a week with their latent states: so many cities, or starts, that are asked about."""
+PAST_BYTES = 4096
+"""Some dictionaries of a dozen names."""
 
-Kept = TypeVar("Kept", Forecast, Nowcast)
+Kept = TypeVar("Kept", Forecast, Past | Nowcast)
 
 
 class _Recent(Generic[Kept]):
@@ -50,8 +53,10 @@ class _Recent(Generic[Kept]):
         return made
 
 
-def _size(result: Forecast | Nowcast) -> int:
+def _size(result: Forecast | Past | Nowcast) -> int:
     """Return the bytes that the arrays take."""
+    if isinstance(result, Past):
+        return PAST_BYTES
     first = result.members if isinstance(result, Forecast) else result.quantiles
     return sum(array.nbytes for array in (first, result.z, result.h) if array is not None)
 
@@ -72,7 +77,7 @@ class ForecastMemory:
     ) -> None:
         """Start empty."""
         self.forecasts: _Recent[Forecast] = _Recent(forecasts_limit_bytes)
-        self.nowcasts: _Recent[Nowcast] = _Recent(nowcasts_limit_bytes)
+        self.nowcasts: _Recent[Past | Nowcast] = _Recent(nowcasts_limit_bytes)
 
 
 class RememberingForecaster:
@@ -109,7 +114,7 @@ class RememberingForecaster:
 
         def make() -> Forecast:
             if isinstance(self._forecaster, WorldModelForecaster):
-                return self._forecaster.forecast(history, city, *question, remember=self._nowcast)
+                return self._forecaster.forecast(history, city, *question, remember=self._remember)
             return self._forecaster.forecast(history, city, *question)
 
         try:
@@ -118,6 +123,6 @@ class RememberingForecaster:
             self.lacked_data = True
             raise
 
-    def _nowcast(self, key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
-        """Keep the nowcasts of this model, city and data version apart from all others."""
-        return self._memory.nowcasts.get((self._identity, key), make)
+    def _remember(self, key: Hashable, make: Callable[[], OfModel]) -> OfModel:
+        """Keep what this model makes of this city and data version apart from all others."""
+        return cast("OfModel", self._memory.nowcasts.get((self._identity, key), make))

@@ -27,7 +27,7 @@ from urbanwm.members import (
     quantile_function,
     widen_silent,
 )
-from urbanwm.nowcast import Nowcast, Remember, WorldModel, make_anew
+from urbanwm.nowcast import Nowcast, Past, Remember, WorldModel, make_anew
 from urbanwm.policy import clip_to_vocabulary
 
 Float = NDArray[np.float64]
@@ -82,13 +82,11 @@ class WorldModelForecaster:
             BundleInvalid: The model's answer is not finite.
         """
         origin = floor_hour(require_utc(start, "start"))
-        known = known_before(history, origin, HISTORY_HOURS, initial_state)
-        ages = ages_hours(known, origin)
+        past = remember(
+            (origin, initial_state), lambda: self._look_back(history, city, origin, initial_state)
+        )
+        ages, absent = past.ages, past.absent
         age = min(ages.values())
-        if known is None or age > MAX_DATA_AGE_HOURS:
-            raise DataUnavailable(
-                f"no target of {city.name} has a value in the {MAX_DATA_AGE_HOURS} h before the start"
-            )
         gap = int(min(age, HORIZON_HOURS_MAX - horizon_hours))
         reasons = []
         if city.name not in self.bundle.spec.scalers:
@@ -97,12 +95,13 @@ class WorldModelForecaster:
         # Only sampled latents depend on the seed, and, as one draw, on the length of the rollout.
         key = (origin, gap, initial_state, *((seed, horizon_hours) if sampled else ()))
         total = gap + horizon_hours if sampled else HORIZON_HOURS_MAX
-        nowcast = remember(key, lambda: self._nowcast(known, city, origin, ages, gap, total, seed))
+        nowcast = remember(
+            key, lambda: self._nowcast(history, city, origin, initial_state, ages, gap, total, seed)
+        )
         stop = gap + horizon_hours
         spec = nowcast.spec
         members = self._members(nowcast.quantiles[:, gap:stop], spec, city.name, samples, seed)[0]
-        reasons += freshness_reasons(ages, _inputs(known, spec, origin))
-        absent = [n for n in TARGETS if np.isfinite(known[n].to_numpy()).sum() < MINIMUM_VALUES]
+        reasons += freshness_reasons(ages, past.late_inputs)
         members, notes = _without_absent(members, absent, initial_state, city, origin)
         _require_finite(members, absent)
         degraded = bool(absent) or any(is_stale(value) for value in ages.values())
@@ -115,17 +114,34 @@ class WorldModelForecaster:
             reasons=reasons + notes,
         )
 
+    def _look_back(
+        self, history: pd.DataFrame | None, city: City, origin: datetime, initial_state: InitialState | None
+    ) -> Past:
+        """Say what is known before `origin`; raises DataUnavailable where that is too little."""
+        known = known_before(history, origin, HISTORY_HOURS, initial_state)
+        ages = ages_hours(known, origin)
+        if known is None or min(ages.values()) > MAX_DATA_AGE_HOURS:
+            raise DataUnavailable(
+                f"no target of {city.name} has a value in the {MAX_DATA_AGE_HOURS} h before the start"
+            )
+        absent = [n for n in TARGETS if np.isfinite(known[n].to_numpy()).sum() < MINIMUM_VALUES]
+        return Past(ages, _inputs(known, self.bundle.spec, origin), absent)
+
     def _nowcast(
         self,
-        known: pd.DataFrame,
+        history: pd.DataFrame | None,
         city: City,
         origin: datetime,
+        initial_state: InitialState | None,
         ages: Mapping[str, float],
         gap: int,
         hours: int,
         seed: int,
     ) -> Nowcast:
         """Filter the past up to `gap` hours before `origin` and roll out at least `hours` from there."""
+        known = known_before(history, origin, HISTORY_HOURS, initial_state)
+        if known is None:
+            raise DataUnavailable(f"nothing is known of {city.name} before the start")
         spec = self.bundle.spec
         if city.name not in spec.scalers:
             spec = spec.with_city(city, known)

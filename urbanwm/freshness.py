@@ -34,7 +34,7 @@ def known_before(
     known = history.iloc[first : rows_before(history, origin)]
     if not set(TARGETS) <= set(known.columns):
         known = known.reindex(columns=known.columns.union(list(TARGETS), sort=False))
-    if last_present(known[list(TARGETS)].to_numpy(), len(known)) is None:
+    if all(last_present(known[name].to_numpy(), len(known)) is None for name in TARGETS):
         return None
     if initial_state is not None:
         last = pd.Timestamp(origin) - pd.Timedelta(hours=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +83,31 @@ class Nowcast(NamedTuple):
     spec: FeatureSpec
 
 
+class Past(NamedTuple):
+    """What a forecast has to know about the rows before its start.
+
+    Attributes:
+        ages: Hours since the last value of each target; infinity without one.
+        late_inputs: The same for the model's other inputs that the city has.
+        absent: Targets with too few values to be answered.
+    """
+
+    ages: dict[str, float]
+    late_inputs: dict[str, float]
+    absent: list[str]
+
+
+Kept = TypeVar("Kept", Past, Nowcast)
+
+
 class Remember(Protocol):
     """Returns what is kept under a key, or makes and keeps it."""
 
-    def __call__(self, key: Hashable, make: Callable[[], Nowcast], /) -> Nowcast:
-        """Return the nowcast of `key`."""
+    def __call__(self, key: Hashable, make: Callable[[], Kept], /) -> Kept:
+        """Return the past or the nowcast of `key`; the two have different keys."""
         ...
 
 
-def make_anew(_key: Hashable, make: Callable[[], Nowcast]) -> Nowcast:
+def make_anew(_key: Hashable, make: Callable[[], Kept]) -> Kept:
     """Remember nothing."""
     return make()

@@ -149,8 +149,6 @@ def dose_schedule(
     The policy's own levers hold in every hour; a period of its schedule replaces those it names while it
     lasts (the later entry wins). `stricter_car_bans` multiplies the car-free ratio, capped at 1.
     """
-    times = pd.date_range(start, periods=horizon_hours, freq="h", tz="UTC")
-    local = times.tz_convert(city.timezone)
     values: dict[Lever, NDArray[np.float64]] = {}
     for lever in ("car_free_ratio", "renewable_mix"):
         stated = getattr(policy, lever)
@@ -158,7 +156,8 @@ def dose_schedule(
         for period in policy.schedule:
             wanted = getattr(period, lever)
             if wanted is not None:
-                covered = _period_covers(period, times, local)
+                times = pd.date_range(start, periods=horizon_hours, freq="h", tz="UTC")
+                covered = _period_covers(period, times, times.tz_convert(city.timezone))
                 share = _ramp(covered, period.ramp_hours)
                 ramped = values[lever] + share * (wanted - values[lever])
                 # The full dose is set, not computed: x + 1 · (y − x) is not y in floating point.

@@ -209,7 +209,6 @@ def respond(outlook: Outlook, policy: Policy, provenance: Mapping[str, Any] | No
     baseline = outlook.baseline
     scenario = outlook.members_under(doses)
     immediate = outlook.members_under(doses, lagged=False)
-    times = pd.date_range(outlook.start, periods=outlook.horizon_hours, freq="h")
     latents = None
     if outlook.forecast.z is not None and outlook.forecast.h is not None:
         latents = (outlook.forecast.z, outlook.forecast.h)
@@ -218,7 +217,7 @@ def respond(outlook: Outlook, policy: Policy, provenance: Mapping[str, Any] | No
         start=outlook.start,
         horizon_hours=outlook.horizon_hours,
         policy=policy,
-        timestamps=[time.to_pydatetime() for time in times],
+        timestamps=[outlook.start + timedelta(hours=hour) for hour in range(outlook.horizon_hours)],
         baseline=baseline,
         scenario=scenario,
         effect=_effects(baseline, scenario, immediate),

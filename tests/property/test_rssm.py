@@ -36,7 +36,7 @@ def _arguments(
 def _value_and_gradients(
     run: Callable[..., Trajectory], arguments: list[Tensor], seed: int, *, silu: bool
 ) -> list[Tensor]:
-    path: Trajectory = run(*arguments[:5], RecurrentWeights(*arguments[5:]), silu=silu)
+    path: Trajectory = run(*arguments[:5], RecurrentWeights(*arguments[5:]), silu=silu, logvar_min=-4.0)
     generator = torch.Generator().manual_seed(seed)
     weights = [torch.randn(part.shape, generator=generator, dtype=part.dtype) for part in path]
     total = sum((part * weight).sum() for part, weight in zip(path, weights, strict=True))

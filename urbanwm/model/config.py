@@ -175,8 +175,8 @@ class ModelDims:
     """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target.
 
     Of the skip features the first `skip_levels` are seasonal levels (last week, similar-day means); the rest
-    stand for the last hours before the origin. `special` and `clock` are columns of the known-ahead inputs:
-    flags of special days, and harmonics of the local hour.
+    stand for the last hours before the origin. `modulators`, `days` and `clock` are columns
+    of the known-ahead inputs, which the seasonal path reads.
     """
 
     observed: int
@@ -193,11 +193,20 @@ class ModelDims:
     def of(cls, spec: SpecDims) -> ModelDims:
         """Read the widths from a feature spec."""
         levels = [RECENT_NAME.search(name) is None for name in spec.skip_names]
-        columns = (
-            tuple(spec.known_names.index(name) for name in names if name in spec.known_names)
-            for names in (MODULATORS, DAY_KINDS, CLOCK)
+
+        def columns(names: tuple[str, ...]) -> tuple[int, ...]:
+            return tuple(spec.known_names.index(name) for name in names if name in spec.known_names)
+
+        return cls(
+            spec.observed_dim,
+            spec.known_dim,
+            spec.action_dim,
+            spec.skip_dim,
+            sum(levels),
+            columns(MODULATORS),
+            columns(DAY_KINDS),
+            columns(CLOCK),
         )
-        return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, sum(levels), *columns)
 
 
 def experiment_names() -> list[str]:

@@ -20,7 +20,7 @@ from urbanwm.model.predictor import (
     Predictor,
     QuantilePredictor,
 )
-from urbanwm.model.recurrence import LOGVAR_MAX, LOGVAR_MIN
+from urbanwm.model.recurrence import LOGVAR_MAX
 from urbanwm.model.world_model import UrbanWorldModel
 
 OPSET = 17
@@ -166,7 +166,7 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
     head_in = graph.op("Add", projected, drive)
     hidden = graph.silu(head_in) if rssm.silu else graph.op("Relu", head_in)
     mean, logvar = graph.split(graph.linear(hidden, out.weight, out.bias), Z, Z)
-    clipped = graph.op("Clip", logvar, graph.weight(LOGVAR_MIN), graph.weight(LOGVAR_MAX))
+    clipped = graph.op("Clip", logvar, graph.weight(rssm.logvar_min), graph.weight(LOGVAR_MAX))
     spread = graph.op("Exp", graph.op("Mul", clipped, graph.weight(0.5)))
     z = graph.op("Add", mean, graph.op("Mul", "noise_t", spread))
     states = {"h_out": h, "z_out": z, "h_scan": h, "z_scan": z}

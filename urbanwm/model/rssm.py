@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from urbanwm.model.recurrence import LOGVAR_MAX, LOGVAR_MIN, RecurrentWeights, Trajectory, run_recurrence
+from urbanwm.model.recurrence import LOGVAR_MAX, RecurrentWeights, Trajectory, run_recurrence
 
+REFERENCE_LOGVAR_MIN = -10.0
+STEADY_LOGVAR_MIN = -4.0
+"""Lower bound of the urban model: with a surer posterior, one hour's KL can outweigh a whole batch."""
 SLOW_UPDATE_BIAS = 1.0
 """Added to the GRU's keep gate so that the state changes slowly at first (DreamerV3's update bias of −1)."""
 
@@ -44,6 +47,7 @@ class RSSM(nn.Module):
         *,
         silu: bool = False,
         slow_update: bool = False,
+        logvar_min: float = REFERENCE_LOGVAR_MIN,
     ) -> None:
         """Make the three networks.
 
@@ -54,9 +58,11 @@ class RSSM(nn.Module):
             latent_dim: Z, width of z.
             silu: Use SiLU instead of ReLU in prior and posterior.
             slow_update: Start with a GRU that mostly keeps its state.
+            logvar_min: Lower bound of the log-variance of z.
         """
         super().__init__()
-        self.hidden_dim, self.latent_dim, self.silu = hidden_dim, latent_dim, silu
+        self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
+        self.silu, self.logvar_min = silu, logvar_min
         activation = nn.SiLU if silu else nn.ReLU
         self.recurrent = nn.GRUCell(latent_dim + input_dim, hidden_dim)
         self.prior_net = nn.Sequential(
@@ -79,7 +85,7 @@ class RSSM(nn.Module):
     def prior(self, h: Tensor) -> Gaussian:
         """Return p(z | h) for every row of h."""
         mean, logvar = self.prior_net(h).chunk(2, dim=-1)
-        return Gaussian(mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX))
+        return Gaussian(mean, logvar.clamp(self.logvar_min, LOGVAR_MAX))
 
     def observe(self, embedding: Tensor, inputs: Tensor, state: State, noise: Tensor) -> Trajectory:
         """Filter: bring the belief up to date with observations, through the posterior.
@@ -126,7 +132,14 @@ class RSSM(nn.Module):
             inputs.transpose(0, 1), self.recurrent.weight_ih[:, self.latent_dim :], self.recurrent.bias_ih
         )
         path = run_recurrence(
-            drive, head_drive, noise.transpose(0, 1), state.h, state.z, weights, silu=self.silu
+            drive,
+            head_drive,
+            noise.transpose(0, 1),
+            state.h,
+            state.z,
+            weights,
+            silu=self.silu,
+            logvar_min=self.logvar_min,
         )
         return Trajectory(*(part.transpose(0, 1) for part in path))
 

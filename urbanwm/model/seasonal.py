@@ -31,11 +31,11 @@ class SeasonalPath(nn.Module):
         self.profile_weights = nn.Parameter(torch.zeros(dims.targets, profiles))
 
     def modulation(self, known: Tensor) -> Tensor:
-        """Return the modulators with their leading 1, `(..., 1 + M)`, from the known-ahead inputs `(..., K)`."""
+        """Return 1 and the modulators, `(..., 1 + M)`, from the known-ahead inputs `(..., K)`."""
         return _with_one(known[..., self.modulators])
 
     def profiles(self, known: Tensor) -> Tensor:
-        """Return the clock and kind of day × (1, clock), `(..., P)`, from the known-ahead inputs `(..., K)`."""
+        """Return clock and kind of day × (1, clock), `(..., P)`, from known-ahead inputs `(..., K)`."""
         clock = known[..., self.clock]
         by_day = known[..., self.days].unsqueeze(-1) * _with_one(clock).unsqueeze(-2)
         return torch.cat([clock, by_day.flatten(-2)], dim=-1)
@@ -43,7 +43,8 @@ class SeasonalPath(nn.Module):
     def forward(self, skip: Tensor, known: Tensor) -> Tensor:
         """Return the path `(..., 3)` from skip features `(..., 3, J)` and known-ahead inputs `(..., K)`."""
         weights = torch.tensordot(self.modulation(known), self.skip_weights, dims=1)
-        return (skip * weights).sum(dim=-1) + self.profiles(known) @ self.profile_weights.t()
+        path: Tensor = (skip * weights).sum(dim=-1) + self.profiles(known) @ self.profile_weights.t()
+        return path
 
 
 def _with_one(values: Tensor) -> Tensor:

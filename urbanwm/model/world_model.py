@@ -18,7 +18,7 @@ from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
 from urbanwm.model.encoder import Encoder
 from urbanwm.model.predictor import Predictor, QuantilePredictor
 from urbanwm.model.recurrence import Trajectory
-from urbanwm.model.rssm import RSSM, State
+from urbanwm.model.rssm import REFERENCE_LOGVAR_MIN, RSSM, STEADY_LOGVAR_MIN, State
 from urbanwm.model.seasonal import SeasonalPath
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class UrbanWorldModel(nn.Module):
         self.encoder = Encoder(
             encoder_in, d, z, activation=nn.SiLU if cured else nn.ReLU, dropout=config.dropout
         )
-        self.rssm = RSSM(dims.action + dims.known, z, d, z, silu=cured, slow_update=cured)
+        floor = STEADY_LOGVAR_MIN if cured else REFERENCE_LOGVAR_MIN
+        self.rssm = RSSM(dims.action + dims.known, z, d, z, silu=cured, slow_update=cured, logvar_min=floor)
         head = QuantilePredictor if cured else Predictor
         self.predictor = head(d + z, d, dims.targets, dropout=config.dropout)
         self.seasonal = SeasonalPath(dims) if cured else None
