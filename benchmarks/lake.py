@@ -27,9 +27,9 @@ from deltalake import DeltaTable
 
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.lake import Lake
-from urbanwm.lake_query import literal_bounds
-from urbanwm.offers import Offers
-from urbanwm.winners import resolve, signal_columns
+from urbanwm.lake.query import literal_bounds
+from urbanwm.lake.offers import Offers
+from urbanwm.lake.winners import resolve, signal_columns
 
 SIGNALS = (
     "pm25",

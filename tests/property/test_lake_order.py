@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.lake_batches import batch, observation
-from urbanwm.availability import settle
+from urbanwm.ingest.availability import settle
 from urbanwm.lake import Lake
-from urbanwm.offers import Offers
-from urbanwm.winners import resolve
+from urbanwm.lake.offers import Offers
+from urbanwm.lake.winners import resolve
 
 PREFERENCE = {
     ("x", "pm25"): ["a", "b"],

@@ -69,8 +69,8 @@ def test_every_file_keeps_the_import_rules(path):
         ("flows/train.py", "import serving.service"),
         ("serving/api.py", "import torch.nn"),
         ("urbanwm/model/bundle.py", "import torch"),
-        ("urbanwm/lake.py", "import pickle"),
-        ("urbanwm/ingest.py", "from datetime import datetime\nx = datetime.now()"),
+        ("urbanwm/lake/table.py", "import pickle"),
+        ("urbanwm/ingest/run.py", "from datetime import datetime\nx = datetime.now()"),
         ("serving/api.py", "import os\nx = os.environ['HOME']"),
     ],
 )

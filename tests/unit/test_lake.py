@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-import urbanwm.lake
+import urbanwm.lake.table
 from tests.lake_batches import START, batch, long_batch, observation, series
 from urbanwm.contracts.signals import SIGNALS, Signal
 from urbanwm.errors import BadInput, DataUnavailable, InternalContractBroken, LakeConflict
 from urbanwm.lake import Commit, Lake
-from urbanwm.lake_layout import TARGET_FILE_BYTES, fragmented_years
+from urbanwm.lake.layout import TARGET_FILE_BYTES, fragmented_years
 
 PREFERENCE = {("x", "pm25"): ["best", "second"]}
 
@@ -256,7 +256,7 @@ def test_vacuum_refuses_a_version_that_does_not_exist(lake, keep):
 
 
 def test_a_large_batch_is_written_in_several_commits(lake, monkeypatch):
-    monkeypatch.setattr(urbanwm.lake, "ROWS_PER_COMMIT", 10)
+    monkeypatch.setattr(urbanwm.lake.table, "ROWS_PER_COMMIT", 10)
     commit = lake.upsert(series(list(range(35))))
     assert commit.inserted == 35
     assert commit.version == 4
@@ -265,10 +265,10 @@ def test_a_large_batch_is_written_in_several_commits(lake, monkeypatch):
 
 def test_a_writer_that_never_wins_gives_up_with_a_retryable_error(lake, monkeypatch):
     lake.upsert(series([1]))
-    monkeypatch.setattr(urbanwm.lake, "COMMIT_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(urbanwm.lake.table, "COMMIT_PATIENCE_SECONDS", 0.2)
 
     def always_late(*args: object) -> Commit:
-        raise urbanwm.lake.CommitFailedError("a concurrent transaction won")
+        raise urbanwm.lake.table.CommitFailedError("a concurrent transaction won")
 
     monkeypatch.setattr(lake, "_upsert_once", always_late)
     with pytest.raises(LakeConflict) as caught:

@@ -12,7 +12,7 @@ from urbanwm.contracts.signals import SIGNALS
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.errors import InternalContractBroken
 from urbanwm.quality import RULES, check, check_points, check_series
-from urbanwm.quality_report import coverage, flag_counts, gaps
+from urbanwm.quality.report import coverage, flag_counts, gaps
 
 START = datetime(2025, 3, 3, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from urbanwm.errors import BadInput, InternalContractBroken
-from urbanwm.raw_archive import RawArchive
+from urbanwm.ingest.raw_archive import RawArchive
 from urbanwm.sources.base import RawPayload
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)

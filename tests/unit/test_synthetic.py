@@ -20,8 +20,8 @@ from urbanwm.contracts.tables import PARSED, validate
 from urbanwm.sources import synthetic as source
 from urbanwm.sources.base import FetchContext, ParseContext, RawPayload, Window
 from urbanwm.synthetic import BLOCK_HOURS, REFERENCE_INPUTS, SyntheticUrbanDataset
-from urbanwm.synthetic_noise import Stream, autocorrelated, remember, standard_noise
-from urbanwm.synthetic_parameters import PROFILES, CityParameters, Intervention
+from urbanwm.synthetic.noise import Stream, autocorrelated, remember, standard_noise
+from urbanwm.synthetic.parameters import PROFILES, CityParameters, Intervention
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = datetime(2018, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload,
 from urbanwm.sources.http import check_status, excerpt
 from urbanwm.sources.rows import parsed_rows
 from urbanwm.synthetic import SyntheticUrbanDataset
-from urbanwm.synthetic_parameters import PROFILES
+from urbanwm.synthetic.parameters import PROFILES
 
 NAME = "synthetic"
 KEY = None

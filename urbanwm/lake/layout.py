@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.errors import InternalContractBroken
-from urbanwm.offers import HOUR_MICROSECONDS
-from urbanwm.row_flags import RowFlags, plain_text
-from urbanwm.winners import MICROSECOND_TIME, signal_columns
+from urbanwm.lake.offers import HOUR_MICROSECONDS
+from urbanwm.lake.row_flags import RowFlags, plain_text
+from urbanwm.lake.winners import MICROSECOND_TIME, signal_columns
 
 KEY_FIELDS = (
     pa.field("city", pa.string(), nullable=False),

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import FACTOR_MAX, FACTOR_MIN, SIGNALS
 from urbanwm.features.calendar import REST_DAY, SATURDAY, SPECIAL_DAY, SUNDAY, CityCalendar, local_days
-from urbanwm.synthetic_noise import Stream, autocorrelated, remember, uniform
-from urbanwm.synthetic_parameters import (
+from urbanwm.synthetic.noise import Stream, autocorrelated, remember, uniform
+from urbanwm.synthetic.parameters import (
     REST_DAY_LOAD,
     REST_DAY_TRAFFIC,
     WORKDAY_LOAD,

@@ -14,9 +14,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import SIGNALS, nearest_name
 from urbanwm.errors import BadInput, DataUnavailable
-from urbanwm.lake_layout import PROVENANCE_COLUMNS, hourly_frame, long_frame
-from urbanwm.lake_query import column_names, data_files, quoted, select, time_literal
-from urbanwm.winners import signal_columns
+from urbanwm.lake.layout import PROVENANCE_COLUMNS, hourly_frame, long_frame
+from urbanwm.lake.query import column_names, data_files, quoted, select, time_literal
+from urbanwm.lake.winners import signal_columns
 
 NO_TABLE = -1
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
-from urbanwm.availability import news, settle
 from urbanwm.cities import City
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.signals import TARGETS
@@ -26,11 +25,12 @@ from urbanwm.contracts.tables import (
     validate,
 )
 from urbanwm.errors import BadInput, DataUnavailable, NoData, UrbanWMError
-from urbanwm.ingest_plan import SHARED_ANSWERS, Entry, entries_of, pieces
-from urbanwm.ingest_report import IngestReport
+from urbanwm.ingest.availability import news, settle
+from urbanwm.ingest.plan import SHARED_ANSWERS, Entry, entries_of, pieces
+from urbanwm.ingest.raw_archive import Bounds, RawArchive
+from urbanwm.ingest.report import IngestReport
 from urbanwm.lake import Lake
 from urbanwm.quality import CONTEXT_DAYS, check_points, check_series
-from urbanwm.raw_archive import Bounds, RawArchive
 from urbanwm.settings import Settings
 from urbanwm.sources import source_module
 from urbanwm.sources.base import FetchContext, ParseContext, RawPayload, Window

@@ -20,11 +20,11 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay,
 
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.errors import BadInput, LakeConflict
-from urbanwm.lake_layout import KEY_FIELDS, TABLE_CONFIGURATION, TARGET_FILE_BYTES, fragmented_years
-from urbanwm.lake_query import column_names, data_files, literal_bounds, select
-from urbanwm.lake_reader import NO_TABLE, LakeReader
-from urbanwm.offers import Offers
-from urbanwm.winners import KEY_COLUMNS, Preference, resolve, signal_columns, signal_fields
+from urbanwm.lake.layout import KEY_FIELDS, TABLE_CONFIGURATION, TARGET_FILE_BYTES, fragmented_years
+from urbanwm.lake.offers import Offers
+from urbanwm.lake.query import column_names, data_files, literal_bounds, select
+from urbanwm.lake.reader import NO_TABLE, LakeReader
+from urbanwm.lake.winners import KEY_COLUMNS, Preference, resolve, signal_columns, signal_fields
 
 __all__ = ["NO_TABLE", "Commit", "Lake"]
 

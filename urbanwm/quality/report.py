@@ -7,7 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from urbanwm.quality import RULES
+from urbanwm.quality.rules import RULES
 
 GAP_COLUMNS = ("signal", "start", "end", "hours")
 FLAG_COLUMNS = ("signal", "flag", "hours", "meaning")

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from urbanwm.offers import HOUR_MICROSECONDS, Offers
-from urbanwm.row_flags import RowFlags, plain_text
+from urbanwm.lake.offers import HOUR_MICROSECONDS, Offers
+from urbanwm.lake.row_flags import RowFlags, plain_text
 
 Preference = Mapping[tuple[str, str], Sequence[str]]
 

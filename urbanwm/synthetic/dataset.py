@@ -19,9 +19,9 @@ from urbanwm.clock import floor_hour, require_utc
 from urbanwm.contracts.signals import ACTIONS, TARGETS
 from urbanwm.errors import BadInput
 from urbanwm.features.calendar import CityCalendar
-from urbanwm.synthetic_city import simulate
-from urbanwm.synthetic_noise import Stream, uniform
-from urbanwm.synthetic_parameters import PROFILES, CityParameters, Intervention
+from urbanwm.synthetic.city import simulate
+from urbanwm.synthetic.noise import Stream, uniform
+from urbanwm.synthetic.parameters import PROFILES, CityParameters, Intervention
 
 Floats = NDArray[np.float32]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.errors import InternalContractBroken
-from urbanwm.quality_swap import swapped_days
+from urbanwm.quality.swap import swapped_days
 
 Mask = NDArray[np.bool_]
 
