@@ -37,10 +37,10 @@ schedule: setup  ## the nightly cron deployments, in the foreground
 	$(BIN)/python -m flows.deployments
 
 test: setup  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 unit: setup  ## the fast layer: no network, under a minute
-	$(BIN)/python -m pytest -m "not slow" tests/unit tests/property tests/contract
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/unit
 
 check: setup  ## lint, format, types, dependency consistency
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any
 
 import structlog
@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 """OpenTelemetry's own name; the exporter reads it, and its other `OTEL_…` variables, by itself."""
-EXPORTER = "opentelemetry.exporter.otlp.proto.http"
+EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 EXPORTER_PACKAGE = "opentelemetry-exporter-otlp-proto-http"
 UNTRACED = "livez,readyz,healthz,metrics"
 
@@ -27,7 +27,9 @@ def tracing_options(environment: Mapping[str, str]) -> dict[str, Any]:
     if not environment.get(ENDPOINT_VARIABLE):
         return {}
     if not _importable(EXPORTER):
-        log.warning("traces_not_sent", why=f"the package {EXPORTER_PACKAGE} is not installed")
+        log.warning(
+            "traces_not_sent", why=f"the package {EXPORTER_PACKAGE} is not installed, or not all of it"
+        )
         return {}
     return {
         "exporter_type": "otlp",
@@ -38,11 +40,12 @@ def tracing_options(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _importable(module: str) -> bool:
-    """Return whether a module is there, without importing more than its parents."""
+    """Return whether a module can be imported; one that is there in part would end the service later."""
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
+        import_module(module)
+    except ImportError:
         return False
+    return True
 
 
 def annotate_span(facts: Mapping[str, object]) -> None:

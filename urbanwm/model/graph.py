@@ -21,6 +21,7 @@ from urbanwm.model.predictor import (
     QuantilePredictor,
 )
 from urbanwm.model.recurrence import LOGVAR_MAX
+from urbanwm.model.seasonal import LOG_SCALE_MAX, SeasonalPath
 from urbanwm.model.world_model import UrbanWorldModel
 
 OPSET = 17
@@ -211,29 +212,42 @@ def _encode(model: UrbanWorldModel, graph: _Graph) -> str:
 
 def _seasonal(model: UrbanWorldModel, graph: _Graph) -> str:
     """Return the seasonal path `(batch, hours, 3)`."""
-    path = model.seasonal
-    if path is None:
-        raise InternalContractBroken("the reference has no seasonal path")
+    path = _path_of(model)
     _, targets, features = path.skip_weights.shape
-    shape = graph.integers(0, 0, targets, features)
     bias, by_modulator = path.skip_weights[0].flatten(), path.skip_weights[1:].flatten(1).t()
-    if path.modulators:
-        modulation = graph.op("Gather", "known", graph.integers(*path.modulators), axis=-1)
-        weights = graph.op("Reshape", graph.linear(modulation, by_modulator, bias), shape)
-    else:
-        weights = graph.weight(path.skip_weights[0])
+    modulation, profiles = _calendar(path, graph)
+    weights = graph.linear(modulation, by_modulator, bias)
+    weights = graph.op("Reshape", weights, graph.integers(0, 0, targets, features))
     total = graph.op("ReduceSum", graph.op("Mul", "skip", weights), graph.integers(-1), keepdims=0)
-    if not (path.days and path.clock):
-        return total
-    clock, days = (
-        graph.op("Gather", "known", graph.integers(*columns), axis=-1) for columns in (path.clock, path.days)
+    return graph.op("Add", total, graph.product(profiles, path.profile_weights))
+
+
+def _scale(model: UrbanWorldModel, graph: _Graph) -> str:
+    """Return the scale of the quantiles `(batch, hours, 3, 1)`."""
+    path = _path_of(model)
+    features = graph.op("Concat", *_calendar(path, graph), axis=-1)
+    logarithm = graph.linear(features, path.scale_weights[:, 1:], path.scale_weights[:, 0])
+    bounds = (graph.weight(-LOG_SCALE_MAX), graph.weight(LOG_SCALE_MAX))
+    return graph.op("Unsqueeze", graph.op("Exp", graph.op("Clip", logarithm, *bounds)), graph.integers(-1))
+
+
+def _calendar(path: SeasonalPath, graph: _Graph) -> tuple[str, str]:
+    """Return the path's modulators (without the 1) and profiles."""
+    modulation, clock, days = (
+        graph.op("Gather", "known", graph.integers(*columns), axis=-1)
+        for columns in (path.modulators, path.clock, path.days)
     )
     one = graph.op("Unsqueeze", days, graph.integers(-1))
     by_hour = graph.op("Mul", one, graph.op("Unsqueeze", clock, graph.integers(2)))
     by_day = graph.op("Concat", one, by_hour, axis=-1)
     flat = graph.op("Reshape", by_day, graph.integers(0, 0, len(path.days) * (1 + len(path.clock))))
-    profiles = graph.op("Concat", clock, flat, axis=-1)
-    return graph.op("Add", total, graph.product(profiles, path.profile_weights))
+    return modulation, graph.op("Concat", clock, flat, axis=-1)
+
+
+def _path_of(model: UrbanWorldModel) -> SeasonalPath:
+    if model.seasonal is None:
+        raise InternalContractBroken("the reference has no seasonal path")
+    return model.seasonal
 
 
 def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:
@@ -253,8 +267,8 @@ def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:
     raw = graph.op("Reshape", raw, graph.integers(0, 0, head.targets, quantiles))
     deviation, raw_steps = graph.split(raw, quantiles - steps, steps)
     median = graph.op("Add", graph.op("Unsqueeze", _seasonal(model, graph), graph.integers(-1)), deviation)
-    spread = graph.op("MatMul", graph.op("Softplus", raw_steps), graph.weight(head.steps_to_quantiles))
-    return graph.op("Add", median, spread)
+    scaled = graph.op("Mul", graph.op("Softplus", raw_steps), _scale(model, graph))
+    return graph.op("Add", median, graph.op("MatMul", scaled, graph.weight(head.steps_to_quantiles)))
 
 
 def _affine(graph: _Graph, x: str, scale: float, offset: float) -> str:

@@ -53,8 +53,8 @@ class QuantilePredictor(nn.Module):
     """Seven quantiles per target in normalised units: the seasonal path plus the network's deviation from it.
 
     The median is `seasonal + deviation`; the other quantiles are reached from it by positive steps
-    (cumulative softplus), so they cannot cross. The output layer starts at zero: before training the median
-    *is* the seasonal path and the spread that of a Gaussian.
+    (cumulative softplus, times the usual size of the error), so they cannot cross. The output layer starts at
+    zero: before training the median *is* the seasonal path.
     """
 
     steps_to_quantiles: Tensor
@@ -78,7 +78,7 @@ class QuantilePredictor(nn.Module):
 
     @torch.no_grad()
     def start_at(self, target: int, quantiles: Sequence[float]) -> None:
-        """Make `quantiles` (ascending, around the seasonal path) one target's answer to every state."""
+        """Make `quantiles` (ascending, around the path, at scale 1) one target's answer to every state."""
         steps = [max(upper - lower, MINIMUM_STEP) for lower, upper in pairwise(quantiles)]
         raw = [quantiles[QUANTILE_LEVELS.index(0.5)], *(math.log(math.expm1(step)) for step in steps)]
         self.out.bias.view(self.targets, -1)[target] = torch.tensor(raw)
@@ -90,11 +90,12 @@ class QuantilePredictor(nn.Module):
             self.out.weight.view(self.targets, len(QUANTILE_LEVELS), -1)[target, 0] *= share
             self.out.bias.view(self.targets, -1)[target, 0] *= share
 
-    def forward(self, state: Tensor, seasonal: Tensor) -> Tensor:
-        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)` and the seasonal path `(..., 3)`."""
+    def forward(self, state: Tensor, seasonal: Tensor, scale: Tensor) -> Tensor:
+        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)`, seasonal path and scale `(..., 3)`."""
         raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
         median = seasonal.unsqueeze(-1) + raw[..., :1]
-        quantiles: Tensor = median + functional.softplus(raw[..., 1:]) @ self.steps_to_quantiles
+        steps = functional.softplus(raw[..., 1:]) * scale.unsqueeze(-1)
+        quantiles: Tensor = median + steps @ self.steps_to_quantiles
         return quantiles
 
 

@@ -74,9 +74,10 @@ class UrbanWorldModel(nn.Module):
     def __init__(self, config: ModelConfig, dims: ModelDims) -> None:
         """Make the networks from the current random state of torch."""
         super().__init__()
-        if config.kind == "urban" and (dims.skip_levels == 0 or dims.observed < dims.targets):
+        seasonal = (dims.skip_levels, dims.modulators, dims.days, dims.clock)
+        if config.kind == "urban" and not (all(seasonal) and dims.observed >= dims.targets):
             raise InternalContractBroken(
-                "the urban model needs skip features and the targets among its inputs"
+                "the urban model needs the targets, seasonal features and a calendar"
             )
         self.config, self.dims = config, dims
         d, z, cured = config.hidden_dim, config.latent_dim, config.kind == "urban"
@@ -152,7 +153,7 @@ class UrbanWorldModel(nn.Module):
         if self.seasonal is None:
             output: Tensor = self.predictor(states)
         else:
-            output = self.predictor(states, self.seasonal(skip, known))
+            output = self.predictor(states, self.seasonal(skip, known), self.seasonal.scale(known))
         return output
 
     def loss(self, batch: Batch, noise: Tensor, recipe: TrainingConfig, step: int) -> losses.Losses:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from urbanwm.contracts.signals import QUANTILE_LEVELS
 from urbanwm.features import Windows
 from urbanwm.model.predictor import QuantilePredictor
-from urbanwm.model.seasonal import SeasonalPath
+from urbanwm.model.seasonal import LOG_SCALE_MAX, SeasonalPath
 from urbanwm.model.world_model import UrbanWorldModel
 
 FOLDS = 6
@@ -22,6 +22,10 @@ CHANGE_PENALTIES = (1e-3, 1e-2, 1e-1)
 """Penalties per row that keep the weights from varying with lead, hour and day."""
 PROFILE_PENALTIES = (1e-3, 1e-2, 1.0)
 """Penalties per row that pull the day profiles to zero; the last one all but switches them off."""
+SCALE_PENALTY = 1e-3
+"""Penalty per row on the weights of the error's scale."""
+SMALLEST_ERROR = 1e-2
+"""Added to an error, in normalised units, before its logarithm: a lucky hit is no evidence of precision."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -68,7 +72,10 @@ def start_from_seasons(model: UrbanWorldModel, windows: Windows, block: NDArray[
         weights = torch.from_numpy(fitted).to(path.skip_weights.dtype)
         path.skip_weights[:, target] = weights[: modulated[0].size].view(path.skip_weights[:, target].shape)
         path.profile_weights[target] = weights[modulated[0].size :]
-        head.start_at(target, np.quantile(errors, QUANTILE_LEVELS).tolist())
+        scale_features = np.concatenate([modulation[seen], profiles[seen]], axis=-1).astype(np.float64)
+        log_scale, scale_weights = _log_linear_scale(scale_features, errors)
+        path.scale_weights[target] = torch.from_numpy(scale_weights).to(path.scale_weights.dtype)
+        head.start_at(target, np.quantile(errors / np.exp(log_scale), QUANTILE_LEVELS).tolist())
 
 
 def _penalties(path: SeasonalPath) -> list[NDArray[np.float64]]:
@@ -108,3 +115,15 @@ def _cross_validated_ridge(
     errors = [left_out_errors(penalty) for penalty in candidates]
     best = int(np.argmin([np.abs(error).sum() for error in errors]))
     return solve(whole_gram, whole_moment, rows_in_all, candidates[best]), errors[best]
+
+
+def _log_linear_scale(features: Array, errors: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit log |error| by ridge; return the fitted logarithms, bounded and centred on 0, and the weights.
+
+    The first feature is the constant; it absorbs the mean, which the head's steps carry.
+    """
+    size = np.log(np.abs(errors) + SMALLEST_ERROR)
+    centre = size.mean()
+    gram = features.T @ features + SCALE_PENALTY * len(features) * np.eye(features.shape[1])
+    weights = np.linalg.solve(gram, features.T @ (size - centre))
+    return np.clip(features @ weights, -LOG_SCALE_MAX, LOG_SCALE_MAX), weights
