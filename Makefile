@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# The locked pip first: an old one takes five times as long; byte code is written when it is first needed.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.ready
 CITY ?=
 CITIES := $(if $(CITY),--city $(CITY),)
@@ -17,8 +19,9 @@ setup: $(STAMP)  ## virtual environment in .venv, exactly as locked
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) $$(grep -E '^(pip|setuptools)==' requirements.lock)
+	$(PIP) --no-deps --no-compile -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
 	touch $(STAMP)
 
@@ -56,7 +59,7 @@ bench: setup  ## measure training, imagination and the lake on this machine
 	$(BIN)/python -m benchmarks
 
 lock: setup  ## rewrite requirements.lock from the present environment
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 
 clean:  ## remove caches (never the state in .urbanwm)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -4,10 +4,12 @@
     python -m benchmarks.serving --seconds 3 --skip-mlflow
 
 Every server answers the same question (48 h, 20 samples, a new seed each time) with the same library and
-untrained world model, from a home folder made for the purpose. `bare` is one async Starlette route
-under uvicorn that calls `Answers.simulate` and nothing else: no queue, limits, log line, metrics. The pyfunc
-keeps its nowcast as the service does, so that the comparison is one of servers. The load comes from this
-process, which shares the machine with the server: absolute figures are modest, ratios are what counts.
+untrained world model, from a home folder made for the purpose. `bare` is one async Starlette route under
+uvicorn that calls `Answers.simulate` and nothing else: no queue, limits, log line, metrics. `mlflow_plain` is
+`mlflow models serve` of a pyfunc that filters and rolls out at every call, as such a model does;
+`mlflow_remembering` keeps its nowcast as the service does, which leaves the difference of the servers. The
+load comes from this process, which shares the machine with the server: absolute figures are modest, ratios
+are what counts.
 """
 
 from __future__ import annotations
@@ -227,28 +229,14 @@ def serve_bare(home: Path, port: int) -> None:
     uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
-PYFUNC = """
-from pathlib import Path
-import mlflow, orjson
-class Rollout(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        from serving.answers import Answers
-        from urbanwm.settings import load_settings
-        self.answers = Answers.from_settings(load_settings(home=Path("HOME")))
-    def predict(self, context, model_input, params=None):
-        return [self.answers.simulate(orjson.loads(body)).document for body in model_input["body"]]
-mlflow.models.set_model(Rollout())
-"""
-
-
-def save_pyfunc(home: Path) -> Path:
+def save_pyfunc(home: Path, *, remember: bool) -> Path:
     """Save the same rollout as an MLflow model from code."""
     import mlflow
 
-    code = home / "rollout_model.py"
-    code.write_text(PYFUNC.replace("HOME", str(home)))
-    folder = home / "pyfunc"
-    mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=[])
+    folder = home / f"pyfunc-{remember}"
+    options = {"project": str(PROJECT), "home": str(home), "city": CITY, "remember": remember}
+    code = str(PROJECT / "benchmarks" / "rollout_model.py")
+    mlflow.pyfunc.save_model(folder, python_model=code, model_config=options, pip_requirements=[])
     return folder
 
 
@@ -266,15 +254,15 @@ def measure(home: Path, connections: int, seconds: float, *, with_mlflow: bool) 
         many = OVERLOAD_FACTOR * connections
         results["overload"] = drive(port, "/api/simulate", service_body, many, seconds).report()
         results["after"] = drive(port, "/api/simulate", service_body, 1, seconds / 2).report()
-    if with_mlflow:
-        model, port = save_pyfunc(home), free_port()
+    for name, remember in (("plain", False), ("remembering", True)) if with_mlflow else ():
+        model, port = save_pyfunc(home, remember=remember), free_port()
         scoring = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
         with running([*scoring, "-m", str(model), "-p", str(port)], home, "/ping", port):
-            results["mlflow"] = drive(port, "/invocations", pyfunc_body, connections, seconds).report()
+            report = drive(port, "/invocations", pyfunc_body, connections, seconds).report()
+        results[f"mlflow_{name}"] = report
     speed = {name: result["answers_per_second"] for name, result in results.items()}
-    results["service_over_bare"] = round(speed["service"] / speed["bare"], 2)
-    if with_mlflow:
-        results["service_over_mlflow"] = round(speed["service"] / speed["mlflow"], 2)
+    for rival in speed.keys() - {"service", "overload", "after"}:
+        results[f"service_over_{rival}"] = round(speed["service"] / speed[rival], 2)
     return results
 
 

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from tests.small_world import bundle_folder, random_model, small_experiment, small_series
 from urbanwm.errors import BundleInvalid
 from urbanwm.features import Windows
-from urbanwm.model.bundle import FILES, MANIFEST, Bundle, manifest_bytes
+from urbanwm.model.bundle import Bundle
+from urbanwm.model.bundle_files import FILES, MANIFEST, manifest_bytes
 from urbanwm.model.config import load_experiment
 from urbanwm.model.export import export_bundle
 from urbanwm.model.world_model import Batch
@@ -119,13 +120,15 @@ def test_each_graph_has_at_most_one_scan(exported: tuple[str, Path]) -> None:
     assert scans == {"filter.onnx": 1 if kind == "urban" else 0, "rollout.onnx": 1}
 
 
+@pytest.mark.slow
 def test_a_fresh_process_without_torch_gives_the_identical_rollout(exported: tuple[str, Path]) -> None:
     _, folder = exported
     code = """
 import sys, json, hashlib
 from pathlib import Path
 import numpy as np
-from urbanwm.model.bundle import Bundle, EXAMPLE, read_example
+from urbanwm.model.bundle import Bundle
+from urbanwm.model.bundle_files import EXAMPLE, read_example
 bundle = Bundle.load(Path(sys.argv[1]))
 bundle.smoke_test()
 example = read_example((Path(sys.argv[1]) / EXAMPLE).read_bytes())

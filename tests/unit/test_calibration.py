@@ -25,11 +25,17 @@ def _coverage(quantiles: np.ndarray, observed: np.ndarray) -> float:
     return float(((observed >= quantiles[..., 0]) & (observed <= quantiles[..., -1])).mean())
 
 
-@pytest.mark.parametrize("spread", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize("spread", [1.0, 1.5, 2.0])
 def test_intervals_cover_what_they_say_after_calibration(spread: float) -> None:
     calibration = fit_calibration(*_forecasts(400, spread))
     quantiles, observed = _forecasts(100, spread, seed=1)
     assert _coverage(apply_calibration(quantiles, calibration), observed) == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_band_is_widened_but_never_narrowed() -> None:
+    quantiles, observed = _forecasts(100, 0.5)
+    calibrated = apply_calibration(quantiles, fit_calibration(quantiles, observed))
+    np.testing.assert_array_equal(calibrated, quantiles)
 
 
 def test_few_windows_move_the_width_less_than_many() -> None:

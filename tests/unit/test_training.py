@@ -17,7 +17,7 @@ from urbanwm.model.config import ModelDims, load_experiment
 from urbanwm.model.world_model import UrbanWorldModel
 from urbanwm.training import TrainResult, train
 from urbanwm.training.checkpoint import BEST, read_checkpoint
-from urbanwm.training.optimisation import AveragedWeights, learning_rate
+from urbanwm.training.optimisation import AdamW, AveragedWeights, learning_rate
 from urbanwm.training.run import load_best
 from urbanwm.training.sampling import Sampler, hide_signals, split_origins
 from urbanwm.training.validation import Forecasts, HeldOut, best_shares, forecast_held_out, scores
@@ -216,6 +216,23 @@ def test_the_learning_rate_warms_up_and_falls_to_its_minimum() -> None:
     assert rates[49] == pytest.approx(3e-4)
     assert rates[500] == pytest.approx(1e-6)
     assert all(later <= earlier for earlier, later in pairwise(rates[50:]))
+
+
+def test_the_optimiser_steps_as_torchs_adamw_does() -> None:
+    recipe = load_experiment("base").training
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = AdamW(ours, recipe)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=1e-3, betas=recipe.betas, weight_decay=1e-4)
+    for step in range(20):
+        x = torch.randn(7, 5)
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(x).square().sum().backward()
+        optimizer.step(step, 1e-3)
+        reference.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
 
 
 def test_an_average_without_decay_is_the_weights_themselves() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,23 +12,9 @@ from numpy.typing import NDArray
 
 from urbanwm.errors import BadInput, BundleInvalid, InternalContractBroken
 from urbanwm.features import FeatureSpec, Windows
+from urbanwm.model.bundle_files import EXAMPLE, FILTER, ROLLOUT, read_bundle_files, read_example
 from urbanwm.model.config import parse_experiment
 
-FORMAT: Final = 1
-MANIFEST: Final = "bundle.json"
-WEIGHTS, FILTER, ROLLOUT, EXAMPLE = "weights.safetensors", "filter.onnx", "rollout.onnx", "example.json"
-FILES: Final = (WEIGHTS, FILTER, ROLLOUT, EXAMPLE)
-SECTIONS: Final = (
-    "format",
-    "experiment",
-    "spec",
-    "calibration",
-    "assumptions",
-    "provenance",
-    "files",
-    "checksum",
-)
-MAX_FILE_BYTES: Final = 256 * 2**20
 PARITY: Final = 1e-5
 """Largest difference to the stored answer, relative to max(1, |answer|)."""
 
@@ -95,17 +78,7 @@ class Bundle:
         Raises:
             BundleInvalid: A file is missing, unknown, altered or of another format.
         """
-        _require_exact_files(path)
-        raw = _read(path / MANIFEST)
-        manifest = _parse_manifest(raw)
-        contents = {name: _read(path / name) for name in FILES}
-        for name, content in contents.items():
-            expected = manifest["files"][name]
-            if hashlib.sha256(content).hexdigest() != expected:
-                raise BundleInvalid(
-                    f"{name} was altered: its checksum does not match", field=name, allowed=expected
-                )
-        return cls(manifest, contents, hashlib.sha256(raw).hexdigest())
+        return cls(*read_bundle_files(path))
 
     def filter(self, windows: Windows, noise: Float | None = None) -> tuple[Float, Float]:
         """Return the belief at the origin, h `(B, D)` and z `(B, Z)`.
@@ -209,83 +182,6 @@ class Bundle:
                         value=node.shape[-1],
                         allowed=expected.get(node.name),
                     )
-
-
-def manifest_bytes(sections: Mapping[str, Any]) -> bytes:
-    """Return the manifest as bytes, with its own checksum; `sections` holds everything but that."""
-    return _canonical({**sections, "checksum": hashlib.sha256(_canonical(sections)).hexdigest()})
-
-
-def encode_array(values: NDArray[np.floating[Any]]) -> dict[str, Any]:
-    """Return a float32 array as JSON: shape and base64 of little-endian bytes, exact to the bit."""
-    array = np.ascontiguousarray(values, dtype="<f4")
-    return {"shape": list(array.shape), "float32": base64.b64encode(array.tobytes()).decode("ascii")}
-
-
-def read_example(content: bytes) -> dict[str, Any]:
-    """Return the example's arrays and numbers by name; raises `BundleInvalid` when it cannot be read."""
-    try:
-        document = json.loads(content)
-        return {
-            name: np.frombuffer(base64.b64decode(value["float32"]), dtype="<f4").reshape(value["shape"])
-            if isinstance(value, dict)
-            else value
-            for name, value in document.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleInvalid(f"the example cannot be read: {error}", field=EXAMPLE) from error
-
-
-def _canonical(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _require_exact_files(path: Path) -> None:
-    """Refuse links, folders, and missing or unknown files."""
-    if not path.is_dir():
-        raise BundleInvalid("there is no bundle here", field="path", value=str(path))
-    expected = {MANIFEST, *FILES}
-    found = {entry.name: entry for entry in path.iterdir()}
-    wrong = sorted(expected ^ set(found))
-    if wrong:
-        state = "missing" if wrong[0] in expected else "not part of a bundle"
-        raise BundleInvalid(f"{wrong[0]} is {state}", field=wrong[0], allowed=", ".join(sorted(expected)))
-    for name, entry in found.items():
-        if entry.is_symlink() or not entry.is_file():
-            raise BundleInvalid(f"{name} is not a plain file", field=name)
-        if entry.stat().st_size > MAX_FILE_BYTES:
-            raise BundleInvalid(f"{name} is too large", field=name, allowed=f"{MAX_FILE_BYTES} bytes")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleInvalid(f"cannot read {path.name}: {error.strerror}", field=path.name) from error
-
-
-def _parse_manifest(raw: bytes) -> dict[str, Any]:
-    """Return the manifest after checking its format, its sections and its own checksum."""
-    try:
-        manifest = json.loads(raw)
-    except ValueError as error:
-        raise BundleInvalid(f"{MANIFEST} is not JSON: {error}", field=MANIFEST) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        value = manifest.get("format") if isinstance(manifest, dict) else None
-        raise BundleInvalid("the bundle has another format", field="format", value=value, allowed=FORMAT)
-    if set(manifest) != set(SECTIONS):
-        wrong = sorted(set(manifest) ^ set(SECTIONS))
-        raise BundleInvalid(
-            f"{MANIFEST} has missing or unknown sections", field=wrong[0], allowed=list(SECTIONS)
-        )
-    body = {name: value for name, value in manifest.items() if name != "checksum"}
-    if hashlib.sha256(_canonical(body)).hexdigest() != manifest["checksum"]:
-        raise BundleInvalid(f"{MANIFEST} was altered: its checksum does not match", field="checksum")
-    if not isinstance(manifest["files"], dict) or set(manifest["files"]) != set(FILES):
-        raise BundleInvalid(
-            f"{MANIFEST} does not list the files of a bundle", field="files", allowed=list(FILES)
-        )
-    return manifest
 
 
 def _session(content: bytes, name: str) -> onnxruntime.InferenceSession:

@@ -11,13 +11,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from urbanwm.contracts.signals import TARGETS, nearest_name
 from urbanwm.errors import BadInput
+
+if TYPE_CHECKING:
+    from urbanwm.features import FeatureSpec
 
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 HASH_CHARACTERS = 16
@@ -53,6 +56,8 @@ class ModelConfig(_Frozen):
     """Width of the stochastic state z and of the encoding."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout probability in encoder and predictor, in training only."""
+    latent_noise: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Share of the latent spread that is sampled, in training and forecasts; 0 keeps to the means."""
 
 
 class TrainingConfig(_Frozen):
@@ -100,8 +105,6 @@ class TrainingConfig(_Frozen):
     """Share of KL(q‖sg(p)), which regularises the posterior (`urban`)."""
     free_bits: float = Field(default=1.0, ge=0.0)
     """KL in nats per hour below which nothing is pushed (`urban`)."""
-    latent_noise: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Scale of the latent noise in training; 0 trains on the latent means."""
     signal_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Loss weights of pm25, energy_mwh and traffic_index."""
     signal_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -153,23 +156,6 @@ class ExperimentConfig(_Frozen):
         return {key: _at(document, key) for key in _TRACKED}
 
 
-class SpecDims(Protocol):
-    """What the model needs to know of a feature spec."""
-
-    @property
-    def observed_dim(self) -> int: ...  # noqa: D102
-    @property
-    def known_dim(self) -> int: ...  # noqa: D102
-    @property
-    def action_dim(self) -> int: ...  # noqa: D102
-    @property
-    def skip_dim(self) -> int: ...  # noqa: D102
-    @property
-    def skip_names(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def known_names(self) -> tuple[str, ...]: ...  # noqa: D102
-
-
 @dataclass(frozen=True)
 class ModelDims:
     """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target.
@@ -190,7 +176,7 @@ class ModelDims:
     targets: int = len(TARGETS)
 
     @classmethod
-    def of(cls, spec: SpecDims) -> ModelDims:
+    def of(cls, spec: FeatureSpec) -> ModelDims:
         """Read the widths from a feature spec."""
         levels = [RECENT_NAME.search(name) is None for name in spec.skip_names]
 

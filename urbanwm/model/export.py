@@ -13,15 +13,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from urbanwm.features import FeatureSpec
-from urbanwm.model.bundle import (
+from urbanwm.model.bundle import Bundle
+from urbanwm.model.bundle_files import (
     EXAMPLE,
     FILTER,
     FORMAT,
     MANIFEST,
     ROLLOUT,
     WEIGHTS,
-    Bundle,
-    _canonical,
+    canonical,
     encode_array,
     manifest_bytes,
 )
@@ -63,7 +63,7 @@ def export_bundle(
         WEIGHTS: save({name: value.detach().contiguous() for name, value in model.state_dict().items()}),
         FILTER: filter_graph(model),
         ROLLOUT: rollout_graph(model),
-        EXAMPLE: _canonical(_example(model, spec)),
+        EXAMPLE: canonical(_example(model, spec)),
     }
     sections = {
         "format": FORMAT,

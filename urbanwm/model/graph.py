@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from onnx import TensorProto, helper
+from torch import nn
 
 from urbanwm.errors import InternalContractBroken
+from urbanwm.model.graph_builder import GraphBuilder
 from urbanwm.model.predictor import (
     ENERGY_FLOOR_MWH,
     ENERGY_SCALE_MWH,
@@ -29,84 +27,16 @@ IR_VERSION = 9
 BATCH, HOURS = "batch", "hours"
 
 
-class _Graph:
-    """Nodes and weights of one (sub)graph; every operation returns the name of its result."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def name(self) -> str:
-        """Return a fresh name, unique across the main graph and its body."""
-        return f"{self.prefix}{len(self.nodes) + len(self.weights)}"
-
-    def weight(self, values: Tensor | NDArray[np.generic] | Sequence[float] | float) -> str:
-        """Add a constant: float32, unless it is an integer array."""
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if not np.issubdtype(array.dtype, np.integer):
-            array = array.astype(np.float32)
-        name = self.name()
-        self.weights.append(numpy_helper.from_array(np.array(array, order="C"), name))
-        return name
-
-    def many(self, operator: str, inputs: Sequence[str], outputs: int, **attributes: object) -> list[str]:
-        """Add a node with several results."""
-        names = [f"{self.name()}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
-        return names
-
-    def op(self, operator: str, *inputs: str, **attributes: object) -> str:
-        """Add a node with one result."""
-        return self.many(operator, inputs, 1, **attributes)[0]
-
-    def integers(self, *values: int) -> str:
-        """Add an int64 vector."""
-        return self.weight(np.array(values, dtype=np.int64))
-
-    def product(self, x: str, weight: Tensor) -> str:
-        """Return x Wᵀ for a torch weight `(out, in)`."""
-        return self.op("MatMul", x, self.weight(weight.t()))
-
-    def linear(self, x: str, weight: Tensor, bias: Tensor) -> str:
-        """Return x Wᵀ + b."""
-        return self.op("Add", self.product(x, weight), self.weight(bias))
-
-    def silu(self, x: str) -> str:
-        """Return x · sigmoid(x)."""
-        return self.op("Mul", x, self.op("Sigmoid", x))
-
-    def split(self, x: str, *sizes: int) -> list[str]:
-        """Cut the last axis."""
-        return self.many("Split", [x, self.integers(*sizes)], len(sizes), axis=-1)
-
-    def sequential(self, layers: nn.Module, x: str) -> str:
-        """Run a stack of torch layers in evaluation mode."""
-        for layer in layers.children():
-            if isinstance(layer, nn.Linear):
-                x = self.linear(x, layer.weight, layer.bias)
-            elif isinstance(layer, nn.LayerNorm):
-                inputs = (x, self.weight(layer.weight), self.weight(layer.bias))
-                x = self.op("LayerNormalization", *inputs, axis=-1, epsilon=float(layer.eps))
-            elif isinstance(layer, nn.SiLU):
-                x = self.silu(x)
-            elif isinstance(layer, nn.ReLU):
-                x = self.op("Relu", x)
-            elif not isinstance(layer, nn.Dropout):
-                raise InternalContractBroken(f"no ONNX form for layer {type(layer).__name__}")
-        return x
-
-
 def rollout_graph(model: UrbanWorldModel) -> bytes:
     """Return the graph that imagines: `h, z, [known], action, [skip], noise` to `output, h_path, z_path`.
 
     Inputs the model does not have (known and skip of the reference) are left out. All tensors are float32
     and batch first; batch and hours are free. Noise zeros give the latent means.
     """
-    dims, config, graph = model.dims, model.config, _Graph("n")
+    dims, config, graph = model.dims, model.config, GraphBuilder("n")
     inputs = [_state("h", config.hidden_dim), _state("z", config.latent_dim), *_drive_inputs(model)]
     body = _body(model, model.rssm.prior_net, with_embedding=False)
-    scanned = [_input_drive(model, graph), "noise"]
+    scanned = [_input_drive(model, graph), _noise(model, graph)]
     _, _, h_path, z_path = _scan(graph, body, ["h", "z"], scanned)
     output = _read_out(model, graph, graph.op("Concat", h_path, z_path, axis=-1))
     named = {"output": output, "h_path": h_path, "z_path": z_path}
@@ -127,7 +57,7 @@ def filter_graph(model: UrbanWorldModel) -> bytes:
     Urban: `observed, observed_mask, known, action, skip, noise` through the posterior. Reference: `observed`
     alone, whose last hour is encoded as z with h = 0.
     """
-    dims, config, graph = model.dims, model.config, _Graph("n")
+    dims, config, graph = model.dims, model.config, GraphBuilder("n")
     inputs = [_tensor("observed", BATCH, HOURS, dims.observed)]
     zeros_h, zeros_z = (_zeros(graph, width) for width in (config.hidden_dim, config.latent_dim))
     if config.kind == "reference":
@@ -140,7 +70,7 @@ def filter_graph(model: UrbanWorldModel) -> bytes:
             raise InternalContractBroken("the posterior does not begin with a linear layer")
         head_drive = graph.linear(_encode(model, graph), first.weight[:, config.hidden_dim :], first.bias)
         body = _body(model, model.rssm.posterior_net, with_embedding=True)
-        scanned = [_input_drive(model, graph), "noise", head_drive]
+        scanned = [_input_drive(model, graph), _noise(model, graph), head_drive]
         h, z, _, _ = _scan(graph, body, [zeros_h, zeros_z], scanned)
         named = {"h": h, "z": z}
     outputs = [_state("h", config.hidden_dim), _state("z", config.latent_dim)]
@@ -149,7 +79,7 @@ def filter_graph(model: UrbanWorldModel) -> bytes:
 
 def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) -> onnx.GraphProto:
     """Return one hour of the recurrence (see `recurrence`) as the body of a Scan."""
-    D, Z, rssm, graph = model.config.hidden_dim, model.config.latent_dim, model.rssm, _Graph("b")
+    D, Z, rssm, graph = model.config.hidden_dim, model.config.latent_dim, model.rssm, GraphBuilder("b")
     first, _, out = head.children()
     if not (isinstance(first, nn.Linear) and isinstance(out, nn.Linear)):
         raise InternalContractBroken("the head is not Linear, activation, Linear")
@@ -180,7 +110,7 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
     return helper.make_graph(graph.nodes, "hour", inputs, outputs, graph.weights)
 
 
-def _scan(graph: _Graph, body: onnx.GraphProto, states: list[str], scanned: list[str]) -> list[str]:
+def _scan(graph: GraphBuilder, body: onnx.GraphProto, states: list[str], scanned: list[str]) -> list[str]:
     """Add the Scan over the hours; return final h, final z, and the two paths."""
     return graph.many(
         "Scan",
@@ -193,14 +123,19 @@ def _scan(graph: _Graph, body: onnx.GraphProto, states: list[str], scanned: list
     )
 
 
-def _input_drive(model: UrbanWorldModel, graph: _Graph) -> str:
+def _input_drive(model: UrbanWorldModel, graph: GraphBuilder) -> str:
     """Project the known-ahead inputs of all hours for the GRU."""
     cell = model.rssm.recurrent
     joined = graph.op("Concat", "action", "known", axis=-1) if model.dims.known else "action"
     return graph.linear(joined, cell.weight_ih[:, model.config.latent_dim :], cell.bias_ih)
 
 
-def _encode(model: UrbanWorldModel, graph: _Graph) -> str:
+def _noise(model: UrbanWorldModel, graph: GraphBuilder) -> str:
+    """Return the noise as far as it reaches the latents."""
+    return graph.op("Mul", "noise", graph.weight(model.rssm.noise_scale))
+
+
+def _encode(model: UrbanWorldModel, graph: GraphBuilder) -> str:
     """Join observation, mask and innovation (observation minus seasonal path) and encode them."""
     seasonal = _seasonal(model, graph)
     bounds = (graph.integers(0), graph.integers(model.dims.targets), graph.integers(2))
@@ -210,7 +145,7 @@ def _encode(model: UrbanWorldModel, graph: _Graph) -> str:
     return graph.sequential(model.encoder.net, joined)
 
 
-def _seasonal(model: UrbanWorldModel, graph: _Graph) -> str:
+def _seasonal(model: UrbanWorldModel, graph: GraphBuilder) -> str:
     """Return the seasonal path `(batch, hours, 3)`."""
     path = _path_of(model)
     _, targets, features = path.skip_weights.shape
@@ -222,7 +157,7 @@ def _seasonal(model: UrbanWorldModel, graph: _Graph) -> str:
     return graph.op("Add", total, graph.product(profiles, path.profile_weights))
 
 
-def _scale(model: UrbanWorldModel, graph: _Graph) -> str:
+def _scale(model: UrbanWorldModel, graph: GraphBuilder) -> str:
     """Return the scale of the quantiles `(batch, hours, 3, 1)`."""
     path = _path_of(model)
     features = graph.op("Concat", *_calendar(path, graph), axis=-1)
@@ -231,7 +166,7 @@ def _scale(model: UrbanWorldModel, graph: _Graph) -> str:
     return graph.op("Unsqueeze", graph.op("Exp", graph.op("Clip", logarithm, *bounds)), graph.integers(-1))
 
 
-def _calendar(path: SeasonalPath, graph: _Graph) -> tuple[str, str]:
+def _calendar(path: SeasonalPath, graph: GraphBuilder) -> tuple[str, str]:
     """Return the path's modulators (without the 1) and profiles."""
     modulation, clock, days = (
         graph.op("Gather", "known", graph.integers(*columns), axis=-1)
@@ -250,7 +185,7 @@ def _path_of(model: UrbanWorldModel) -> SeasonalPath:
     return model.seasonal
 
 
-def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:
+def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
     """Read the forecast out of `[h, z]` of all hours."""
     raw = graph.sequential(model.predictor.net, states)
     if isinstance(model.predictor, Predictor):
@@ -271,11 +206,11 @@ def _read_out(model: UrbanWorldModel, graph: _Graph, states: str) -> str:
     return graph.op("Add", median, graph.op("MatMul", scaled, graph.weight(head.steps_to_quantiles)))
 
 
-def _affine(graph: _Graph, x: str, scale: float, offset: float) -> str:
+def _affine(graph: GraphBuilder, x: str, scale: float, offset: float) -> str:
     return graph.op("Add", graph.op("Mul", x, graph.weight(scale)), graph.weight(offset))
 
 
-def _zeros(graph: _Graph, width: int) -> str:
+def _zeros(graph: GraphBuilder, width: int) -> str:
     """Return zeros `(batch, width)` for the batch of `observed`."""
     batch = graph.op("Gather", graph.op("Shape", "observed"), graph.integers(0), axis=0)
     shape = graph.op("Concat", batch, graph.integers(width), axis=0)
@@ -305,7 +240,7 @@ def _tensor(name: str, *shape: str | int) -> onnx.ValueInfoProto:
 
 
 def _finish(
-    graph: _Graph,
+    graph: GraphBuilder,
     name: str,
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],

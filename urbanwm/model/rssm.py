@@ -48,6 +48,7 @@ class RSSM(nn.Module):
         silu: bool = False,
         slow_update: bool = False,
         logvar_min: float = REFERENCE_LOGVAR_MIN,
+        noise_scale: float = 1.0,
     ) -> None:
         """Make the three networks.
 
@@ -59,10 +60,11 @@ class RSSM(nn.Module):
             silu: Use SiLU instead of ReLU in prior and posterior.
             slow_update: Start with a GRU that mostly keeps its state.
             logvar_min: Lower bound of the log-variance of z.
+            noise_scale: Share of the latent spread that the noise reaches.
         """
         super().__init__()
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
-        self.silu, self.logvar_min = silu, logvar_min
+        self.silu, self.logvar_min, self.noise_scale = silu, logvar_min, noise_scale
         activation = nn.SiLU if silu else nn.ReLU
         self.recurrent = nn.GRUCell(latent_dim + input_dim, hidden_dim)
         self.prior_net = nn.Sequential(
@@ -134,7 +136,7 @@ class RSSM(nn.Module):
         path = run_recurrence(
             drive,
             head_drive,
-            noise.transpose(0, 1),
+            self.noise_scale * noise.transpose(0, 1),
             state.h,
             state.z,
             weights,

@@ -14,11 +14,11 @@ LOG_SCALE_MAX = 2.0
 class SeasonalPath(nn.Module):
     """A linear forecast of the targets whose weights vary with the lead, the local hour and the kind of day.
 
-    `path = Σ_m Σ_j w_mj · modulator_m · skip_j + Σ_p v_p · profile_p`, per target. The modulators (1, decays
+    `Σ_m Σ_j w_mj · modulator_m · skip_j + Σ_p v_p · profile_p`, per target. The modulators (1, decays
     of the lead, the local hour, workday) let the last hours count for the next ones and last week for the
     day after; the profiles are the local hour on each kind of day. An index relative to the hour of the week
-    needs the latter: a holiday on a Thursday is compared with Thursdays. The same inputs say how far forecasts
-    usually miss: the scale of the quantiles is `exp(Σ u · (modulators, profiles))`.
+    needs the latter: a holiday on a Thursday is compared with Thursdays. The same inputs say how far
+    forecasts usually miss: the scale of the quantiles is `exp(Σ u · (modulators, profiles))`.
     """
 
     skip_weights: Tensor

@@ -86,7 +86,16 @@ class UrbanWorldModel(nn.Module):
             encoder_in, d, z, activation=nn.SiLU if cured else nn.ReLU, dropout=config.dropout
         )
         floor = STEADY_LOGVAR_MIN if cured else REFERENCE_LOGVAR_MIN
-        self.rssm = RSSM(dims.action + dims.known, z, d, z, silu=cured, slow_update=cured, logvar_min=floor)
+        self.rssm = RSSM(
+            dims.action + dims.known,
+            z,
+            d,
+            z,
+            silu=cured,
+            slow_update=cured,
+            logvar_min=floor,
+            noise_scale=config.latent_noise,
+        )
         head = QuantilePredictor if cured else Predictor
         self.predictor = head(d + z, d, dims.targets, dropout=config.dropout)
         self.seasonal = SeasonalPath(dims) if cured else None

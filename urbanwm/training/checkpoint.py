@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -91,25 +90,3 @@ def prune_periodic(directory: Path, keep: int) -> None:
     """Delete all but the newest periodic checkpoints."""
     for path in sorted(directory.glob(PERIODIC))[:-keep]:
         path.unlink()
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """Return AdamW's step counts and moments by `parameter/field`."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{names[index]}/{field}": torch.as_tensor(value)
-        for index, fields in state.items()
-        for field, value in fields.items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]
-) -> None:
-    """Put step counts and moments back; the inverse of `optimizer_tensors`."""
-    index_of = {name: index for index, name in enumerate(names)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        name, field = key.rsplit("/", 1)
-        state.setdefault(index_of[name], {})[field] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

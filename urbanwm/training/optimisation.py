@@ -9,6 +9,9 @@ from torch import nn
 
 from urbanwm.model.config import TrainingConfig
 
+ADAM_EPSILON = 1e-8
+UNDECAYED = "seasonal."
+"""Start of the names of parameters without weight decay."""
 EMA_WARMUP = 10.0
 """The average follows the first steps closely: decay is at most (1 + step) / (10 + step)."""
 
@@ -23,17 +26,40 @@ def learning_rate(recipe: TrainingConfig, step: int) -> float:
     return low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * progress))
 
 
-def make_optimizer(model: nn.Module, recipe: TrainingConfig) -> torch.optim.AdamW:
-    """Return AdamW with the recipe's moments and decay; the rate is set step by step.
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW` computes it.
 
-    The seasonal path starts at a fitted optimum, so nothing pulls it to zero.
+    Written out because importing `torch.optim`'s classes loads the compiler, seconds before the first step;
+    and because its state is then two named sets of tensors. The seasonal path starts at a fitted optimum, so
+    its weights do not decay.
     """
-    seasonal = [value for name, value in model.named_parameters() if name.startswith("seasonal.")]
-    others = [value for name, value in model.named_parameters() if not name.startswith("seasonal.")]
-    groups = [{"params": others, "weight_decay": recipe.weight_decay}]
-    if seasonal:
-        groups.append({"params": seasonal, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+
+    def __init__(self, model: nn.Module, recipe: TrainingConfig) -> None:
+        """Start with zero moments for every parameter of the model."""
+        self.betas, self.weight_decay = recipe.betas, recipe.weight_decay
+        self.parameters = dict(model.named_parameters())
+        self.first = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+        self.second = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+
+    @torch.no_grad()
+    def step(self, step: int, rate: float) -> None:
+        """Move every parameter by its gradient; `step` is 0-based."""
+        beta_1, beta_2 = self.betas
+        correction_1, correction_2 = 1.0 - beta_1 ** (step + 1), 1.0 - beta_2 ** (step + 1)
+        for name, value in self.parameters.items():
+            if value.grad is None:
+                continue
+            first = self.first[name].lerp_(value.grad, 1.0 - beta_1)
+            second = self.second[name].mul_(beta_2).addcmul_(value.grad, value.grad, value=1.0 - beta_2)
+            if not name.startswith(UNDECAYED):
+                value.mul_(1.0 - rate * self.weight_decay)
+            size = second.sqrt().div_(math.sqrt(correction_2)).add_(ADAM_EPSILON)
+            value.addcdiv_(first, size, value=-rate / correction_1)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for value in self.parameters.values():
+            value.grad = None
 
 
 class AveragedWeights:

@@ -16,9 +16,9 @@ from urbanwm.model.seasonal import LOG_SCALE_MAX, SeasonalPath
 from urbanwm.model.world_model import UrbanWorldModel
 
 FOLDS = 6
-LEVEL_PENALTIES = (1e-3, 1e-2)
+LEVEL_PENALTIES = (1e-3, 1e-2, 1e-1)
 """Penalties per row that pull the constant skip weights to the plain mean of the levels."""
-CHANGE_PENALTIES = (1e-3, 1e-2, 1e-1)
+CHANGE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 """Penalties per row that keep the weights from varying with lead, hour and day."""
 PROFILE_PENALTIES = (1e-3, 1e-2, 1.0)
 """Penalties per row that pull the day profiles to zero; the last one all but switches them off."""

@@ -1,0 +1,279 @@
+"""The state of a training run, one optimiser step at a time: everything that a checkpoint holds."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from urbanwm.contracts.signals import TARGETS
+from urbanwm.errors import BadInput, InternalContractBroken, TrainingDiverged
+from urbanwm.features import CitySeries, FeatureSpec
+from urbanwm.model.config import ExperimentConfig, ModelDims
+from urbanwm.model.predictor import QuantilePredictor
+from urbanwm.model.world_model import Batch, UrbanWorldModel
+from urbanwm.training.checkpoint import (
+    BEST,
+    FINAL,
+    Checkpoint,
+    periodic_path,
+    prune_periodic,
+    write_checkpoint,
+)
+from urbanwm.training.optimisation import (
+    AdamW,
+    AveragedWeights,
+    learning_rate,
+    load_weights,
+)
+from urbanwm.training.sampling import Sampler, cut_windows, split_origins
+from urbanwm.training.seasonal_start import blocks_of, start_from_seasons
+from urbanwm.training.validation import HeldOut, best_shares, calibrate, forecast_held_out, scores
+
+PERIODIC_KEPT = 2
+SEASONAL_START_WINDOWS = 512
+"""Windows per city that the seasonal regression sees."""
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        model: The best weights by open-loop validation, on the CPU, in evaluation mode.
+        best_step: Optimiser steps after which they were taken.
+        steps: Steps done in all (early stopping may end before the recipe's).
+        seconds: Wall time of this call.
+        history: One entry per report: `step` and the metrics of that step.
+        calibration: Fitted on the held-out windows (`urbanwm.calibration`).
+        checkpoints: Paths by name: `best`, `final`, and the newest periodic ones by step.
+        stopped_early: Whether patience ran out.
+    """
+
+    model: UrbanWorldModel
+    best_step: int
+    steps: int
+    seconds: float
+    history: list[dict[str, float]]
+    calibration: dict[str, Any]
+    checkpoints: dict[str, Path]
+    stopped_early: bool
+
+
+class Run:
+    """The state of a run: model, optimiser, averages, sampler, and what validation said so far."""
+
+    def __init__(
+        self, experiment: ExperimentConfig, series: Mapping[str, CitySeries], spec: FeatureSpec, out_dir: Path
+    ) -> None:
+        self.recipe, self.out_dir = experiment.training, out_dir
+        dims = ModelDims.of(spec)
+        if tuple(spec.observed_names[: dims.targets]) != tuple(spec.targets):
+            raise InternalContractBroken(
+                "the observed inputs do not begin with the targets", field="observed_names"
+            )
+        self.identity = {"config_hash": experiment.config_hash(), "data": fingerprint(series)}
+        self.device = _device(self.recipe.device)
+        splits = {name: split_origins(city, self.recipe) for name, city in series.items()}
+        self.held_out = HeldOut.cut(series, splits, self.recipe)
+        self.sampler = Sampler(splits, spec, self.recipe)
+        self.model = UrbanWorldModel(experiment.model, dims)
+        parts = [(split.series, _thinned(split.training)) for split in splits.values()]
+        blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
+        start_from_seasons(self.model, cut_windows(parts, self.recipe), blocks)
+        self.model.to(self.device).train()
+        self.optimizer = AdamW(self.model, self.recipe)
+        self.average = AveragedWeights(self.model, self.recipe.ema_decay)
+        self.best = {name: value.clone() for name, value in self.average.values.items()}
+        self.step, self.best_step, self.best_score, self.stale = 0, 0, math.inf, 0
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or patience ran out."""
+        return self.step >= self.recipe.steps or self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the last validations brought nothing."""
+        return self.stale >= self.recipe.patience
+
+    def advance(self) -> dict[str, float] | None:
+        """Take one optimiser step; return its metrics when they are due."""
+        recipe = self.recipe
+        rate = learning_rate(recipe, self.step)
+        windows = self.sampler.next()
+        batch = Batch.of(windows, self.device)
+        shape = (len(windows), windows.observed.shape[1], self.model.config.latent_dim)
+        # Drawn on the CPU wherever the model is, so that a GPU run sees the same noise.
+        noise = torch.randn(shape).to(self.device)
+        self.optimizer.zero_grad()
+        losses = self.model.loss(batch, noise, recipe, self.step)
+        loss = float(losses.total.detach())
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                "the loss is not finite", field="loss", value=loss, allowed=f"step {self.step}"
+            )
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip))
+        if not math.isfinite(norm):
+            raise TrainingDiverged(
+                "a gradient is not finite", field="gradient", value=norm, allowed=f"step {self.step}"
+            )
+        self.optimizer.step(self.step, rate)
+        self.average.update(self.model, self.step)
+        self.step += 1
+        last = self.step == recipe.steps
+        validated = self._validate() if last or self.step % recipe.validate_every == 0 else {}
+        due = (
+            validated or last or self.step % recipe.log_every == 0 or self.step % recipe.checkpoint_every == 0
+        )
+        if not due:
+            return None
+        parts = {name: float(value.detach()) for name, value in losses.parts.items()}
+        return {"loss": loss, **parts, "gradient_norm": norm, "learning_rate": rate, **validated}
+
+    def _validate(self) -> dict[str, float]:
+        """Score the averaged weights open loop, shrunk as far as that helps; keep the best so far."""
+        if len(self.held_out) == 0:
+            self.best, self.best_step = {k: v.clone() for k, v in self.average.values.items()}, self.step
+            return {}
+        with self._averaged():
+            forecasts = forecast_held_out(self.model, self.held_out)
+            shares = best_shares(forecasts)
+            if isinstance(self.model.predictor, QuantilePredictor):
+                self.model.predictor.shrink(shares)
+            candidate = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        result = scores(forecasts.shrunk(shares))
+        result |= {f"val_share_{name}": share for name, share in zip(TARGETS, shares, strict=True)}
+        score = result["val_score"]
+        if not math.isfinite(score):
+            raise TrainingDiverged("the validation score is not finite", field="val_score", value=score)
+        if score < self.best_score:
+            self.best_score, self.best_step, self.stale = score, self.step, 0
+            self.best = candidate
+        else:
+            self.stale += 1
+        return result
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Run with the averaged weights in the model."""
+        present = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        load_weights(self.model, self.average.values)
+        try:
+            yield
+        finally:
+            load_weights(self.model, present)
+
+    def save_if_due(self) -> None:
+        """Write the periodic checkpoint when its step has come."""
+        if self.step % self.recipe.checkpoint_every == 0:
+            self._save(periodic_path(self.out_dir, self.step))
+            prune_periodic(self.out_dir, PERIODIC_KEPT)
+
+    def _save(self, path: Path) -> None:
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
+            "model": dict(self.model.named_parameters()),
+            "average": self.average.values,
+            "best": self.best,
+            "first_moment": self.optimizer.first,
+            "second_moment": self.optimizer.second,
+            "random": {"torch": torch.get_rng_state()},
+        }
+        write_checkpoint(path, groups, self._document() | {"sampler": self.sampler.state})
+
+    def _document(self) -> dict[str, Any]:
+        best_score = self.best_score if math.isfinite(self.best_score) else None
+        return {
+            "identity": self.identity,
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_score": best_score,
+            "stale": self.stale,
+            "history": self.history,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where a checkpoint was written.
+
+        Raises:
+            BadInput: It belongs to another experiment or other data.
+        """
+        document = checkpoint.document
+        for key, value in self.identity.items():
+            if document["identity"][key] != value:
+                raise BadInput(
+                    "the folder holds checkpoints of another run: choose another folder or resume=False",
+                    field=key,
+                    value=document["identity"][key],
+                    allowed=value,
+                )
+        load_weights(self.model, checkpoint.group("model"))
+        self.optimizer.first = self._on_device(checkpoint.group("first_moment"))
+        self.optimizer.second = self._on_device(checkpoint.group("second_moment"))
+        self.average.values = self._on_device(checkpoint.group("average"))
+        self.best = self._on_device(checkpoint.group("best"))
+        torch.set_rng_state(checkpoint.group("random")["torch"])
+        self.sampler.state = document["sampler"]
+        self.step, self.best_step, self.stale = document["step"], document["best_step"], document["stale"]
+        self.best_score = math.inf if document["best_score"] is None else document["best_score"]
+        self.history = list(document["history"])
+        _LOG.info("resumed at step %d", self.step)
+
+    def _on_device(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value.to(self.device) for name, value in tensors.items()}
+
+    def result(self, seconds: float) -> TrainResult:
+        """Put the best weights in the model, write `best` and `final`, and calibrate."""
+        document = self._document()
+        write_checkpoint(self.out_dir / FINAL, {"model": self.average.values}, document)
+        write_checkpoint(self.out_dir / BEST, {"model": self.best}, document)
+        load_weights(self.model, self.best)
+        self.model.to("cpu").eval()
+        periodic = {path.stem: path for path in sorted(self.out_dir.glob("step-*.safetensors"))}
+        return TrainResult(
+            model=self.model,
+            best_step=self.best_step,
+            steps=self.step,
+            seconds=seconds,
+            history=self.history,
+            calibration=calibrate(self.model, self.held_out),
+            checkpoints={"best": self.out_dir / BEST, "final": self.out_dir / FINAL, **periodic},
+            stopped_early=self.stopped_early,
+        )
+
+
+def fingerprint(series: Mapping[str, CitySeries]) -> str:
+    """Return a digest of the data that a run was given: names, hours and values."""
+    digest = hashlib.sha256()
+    for name, city in series.items():
+        digest.update(f"{name}|{city.index[0].isoformat()}|{len(city)}".encode())
+        for values in (city.observed, city.observed_mask, city.action, city.target, city.target_mask):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _device(wanted: str) -> torch.device:
+    """Return the device to train on; asking for a GPU that is not there is an error."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise BadInput("no GPU is available", field="training.device", value=wanted, allowed="auto, cpu")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def _thinned(origins: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return at most `SEASONAL_START_WINDOWS` origins, evenly spread."""
+    pick = (
+        np.linspace(0, len(origins) - 1, min(len(origins), SEASONAL_START_WINDOWS)).round().astype(np.int64)
+    )
+    return origins[np.unique(pick)]
