@@ -179,7 +179,8 @@ def running(command: list[str], home: Path, ready_path: str, port: int) -> Itera
         _wait_until_ready(f"http://127.0.0.1:{port}{ready_path}", process)
         yield process.pid
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

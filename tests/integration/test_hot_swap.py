@@ -19,7 +19,7 @@ from urbanwm.registry import Registry, directory_digest, promote, rollback
 
 pytestmark = pytest.mark.slow
 PROMOTIONS, ROLLBACKS = 6, 2
-"""A fifth of the counts that were tried once (30 and 10), to keep the test below a minute."""
+"""A quarter of what was tried once (30 and 10, each rollback followed by one more promotion)."""
 BUNDLES = 3
 POLL_SECONDS = 0.3
 SWAP_SECONDS = 20.0
