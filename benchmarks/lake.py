@@ -27,8 +27,8 @@ from deltalake import DeltaTable
 
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.lake import Lake
-from urbanwm.lake.query import literal_bounds
 from urbanwm.lake.offers import Offers
+from urbanwm.lake.query import literal_bounds
 from urbanwm.lake.winners import resolve, signal_columns
 
 SIGNALS = (

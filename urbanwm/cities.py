@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from urbanwm.contracts.scenario import parse_strict
 from urbanwm.contracts.signals import SIGNALS, TARGETS, nearest_name
@@ -22,6 +24,14 @@ DEMO_CITY = "demo"
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@cache
+def _country_of(timezone: str) -> str | None:
+    """Return the ISO country code of a zone after the tz database's `zone.tab`; None for UTC and its like."""
+    table = (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text("utf-8")
+    rows = [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
+    return next((row[0] for row in rows if row[2] == timezone), None)
 
 
 class Location(_Strict):
@@ -75,6 +85,14 @@ class City(_Strict):
             close = nearest_name(value, available_timezones())
             raise ValueError(f"not an IANA time zone{f'; did you mean {close!r}?' if close else ''}")
         return value
+
+    @model_validator(mode="after")
+    def _holidays_of_the_country(self) -> Self:
+        """Without `holidays`, the national ones of the time zone's country hold: knowing none costs more."""
+        country = _country_of(self.timezone)
+        if self.holidays is None and country is not None:
+            object.__setattr__(self, "holidays", HolidayCalendar(country=country))
+        return self
 
     @property
     def zone(self) -> ZoneInfo:

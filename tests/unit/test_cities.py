@@ -31,6 +31,20 @@ def test_a_city_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("zone", "country"), [("Europe/Madrid", "ES"), ("America/Chicago", "US"), ("UTC", None)]
+)
+def test_without_a_calendar_the_national_holidays_of_the_zone_hold(tmp_path, zone, country):
+    city = city_from(tmp_path, GOOD.replace("Europe/Madrid", zone))
+    assert (city.holidays.country if city.holidays else None) == country
+
+
+def test_a_calendar_in_the_file_wins(tmp_path):
+    city = city_from(tmp_path, GOOD + "holidays: {country: PT}\n")
+    assert city.holidays is not None
+    assert city.holidays.country == "PT"
+
+
+@pytest.mark.parametrize(
     ("old", "new", "named"),
     [
         ("timezone: Europe/Madrid", "timezone: Europe/Madird", "Europe/Madrid"),
