@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+import sys
 from typing import Any
 
 import orjson
@@ -47,6 +50,12 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        found = _not_finite(raw)
+        if found is not None:
+            name, value = found
+            raise BadInput(
+                f"{name} is not a finite number", field=name, value=value, allowed="a finite number"
+            ) from None
         raise BadInput(
             f"the body is not JSON: {error}", field="body", allowed="a JSON object, finite numbers only"
         ) from None
@@ -55,6 +64,25 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if raw.count(b"[") + raw.count(b"{") > DEPTH_LIMIT and _depth(document) > DEPTH_LIMIT:
         raise BadInput("the body is nested too deeply", field="body", allowed=f"{DEPTH_LIMIT} levels")
     return document
+
+
+def _not_finite(raw: bytes) -> tuple[str, float] | None:
+    """Return path and value of a number that is not finite (NaN, 1e999), where that is what is wrong."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    waiting: list[tuple[str, object]] = [("", document)]
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, (int, float)) and not abs(node) <= sys.float_info.max:
+            # An integer of 400 digits is as good as infinite, and nobody wants it echoed.
+            return path or "body", node if isinstance(node, float) else math.inf if node > 0 else -math.inf
+        children = (
+            node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        )
+        waiting += [(f"{path}.{key}" if path else str(key), child) for key, child in children]
+    return None
 
 
 async def _read(request: Request) -> bytes:

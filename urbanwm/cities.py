@@ -28,10 +28,13 @@ class _Strict(BaseModel):
 
 @cache
 def _country_of(timezone: str) -> str | None:
-    """Return the ISO country code of a zone after the tz database's `zone.tab`; None for UTC and its like."""
+    """Return the ISO country code of a zone after the tz database's `zone.tab`; None if no calendar is known."""
+    from holidays import list_supported_countries
+
     table = (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text("utf-8")
     rows = [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
-    return next((row[0] for row in rows if row[2] == timezone), None)
+    country = next((row[0] for row in rows if row[2] == timezone), None)
+    return country if country in list_supported_countries(include_aliases=False) else None
 
 
 class Location(_Strict):

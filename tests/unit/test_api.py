@@ -163,7 +163,8 @@ def test_a_misspelt_key_names_the_nearest_valid_one(world: World) -> None:
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 400])
 def test_a_number_that_is_not_finite_is_refused(world: World, number: str) -> None:
     content = f'{{"city": "lahore", "policy": {{"car_free_ratio": {number}}}}}'
-    refused(world, 422, content=content, headers={"content-type": "application/json"})
+    error = refused(world, 422, content=content, headers={"content-type": "application/json"})
+    assert error["field"] == "policy.car_free_ratio"
 
 
 @pytest.mark.parametrize(
