@@ -1,0 +1,1 @@
+"""Timings, never asserted in tests: `python -m benchmarks` and one script per part."""
