@@ -31,9 +31,8 @@ def main() -> None:
     print("| benchmark | figure | value |\n|---|---|---|")
     for name, figures in results.items():
         for figure, value in figures.items():
-            print(
-                f"| {name} | {figure} | {value if not isinstance(value, (dict, list)) else json.dumps(value)} |"
-            )
+            shown = json.dumps(value) if isinstance(value, (dict, list)) else value
+            print(f"| {name} | {figure} | {shown} |")
     if failed:
         sys.exit(1)
 

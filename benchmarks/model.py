@@ -2,7 +2,7 @@
 
     python -m benchmarks.model [--rounds 7]
 
-One thread, float32, batch 32 × 50 h; medians of interleaved rounds, because machines are noisy. The plain loop
+One thread, float32, batch 32 × 50 h; medians of interleaved rounds, as machines are noisy. The plain loop
 is `recurrence_plain`: the same model by ordinary autograd. GEMM is a 1600 × 256 × 1024 product in the same
 rounds. A training step is 8.22 GFLOP: 3 × 2 × 857k multiply-adds × 1600 rows.
 """

@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 @cache
 def _country_of(timezone: str) -> str | None:
-    """Return the ISO country code of a zone after the tz database's `zone.tab`; None if no calendar is known."""
+    """Return the ISO country code of a zone by the tz database's `zone.tab`; None if it has no calendar."""
     from holidays import list_supported_countries
 
     table = (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text("utf-8")
