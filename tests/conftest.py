@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,16 @@ def _environment_stays_as_it_was() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _sockets_of_killed_servers_are_collected_here(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what a test with real servers left, so that its sockets are not another test's warning."""
+    yield
+    if request.path.parent.name in {"integration", "faults", "browser"}:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(scope="session")

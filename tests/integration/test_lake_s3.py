@@ -60,7 +60,9 @@ def lake(endpoint, monkeypatch, request) -> Lake:
         "AWS_ENDPOINT_URL": endpoint,
     }.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
     settings = load_settings(lake_uri=f"s3://{BUCKET}/{request.node.name}/observations")
     return Lake(settings.lake_uri, settings.storage_options)
 
