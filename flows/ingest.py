@@ -1,60 +1,97 @@
-"""Ingest: one task per city, tried again where an upstream may be back in a minute."""
+"""Ingest: one task per city, tried again where an upstream may be back in a minute, and one merge for all."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from prefect import flow, task
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.retrying import TASK_OPTIONS
-from urbanwm.cities import nightly_city_names
+from urbanwm.cities import load_city, nightly_city_names
 from urbanwm.clock import parse_time, utc_now
-from urbanwm.errors import UpstreamUnavailable
-from urbanwm.pipeline import CityIngest, ingest_one
-from urbanwm.settings import load_settings
-
-CITIES_AT_ONCE = 4
-
-
-class IngestIncomplete(UpstreamUnavailable):
-    """Some sources failed in a way that may be over soon; what the others gave is stored already."""
-
-    def __init__(self, outcome: CityIngest) -> None:
-        """Carry the outcome, for when no attempt is left."""
-        super().__init__("; ".join(outcome.errors), source=outcome.city)
-        self.outcome = outcome
+from urbanwm.errors import BadInput, UpstreamUnavailable
+from urbanwm.ingest import Gathered, gather_city, merge_cities
+from urbanwm.pipeline import CityIngest, city_ingest
+from urbanwm.settings import Settings, load_settings
 
 
-@task(name="ingest city", task_run_name="ingest {name}", **TASK_OPTIONS)
-def ingest_city_task(name: str, as_of: datetime) -> CityIngest:
-    """Ingest one city as if it were `as_of`.
+class GatheringIncomplete(UpstreamUnavailable):
+    """Some sources failed in a way that may be over soon; what the others gave comes along."""
+
+    def __init__(self, gathered: Gathered) -> None:
+        """Carry what there is, for when no attempt is left."""
+        account = city_ingest(gathered.report)
+        super().__init__("; ".join(account.errors), source=account.city)
+        self.gathered = gathered
+
+    def __reduce__(self) -> tuple[type[GatheringIncomplete], tuple[Gathered]]:
+        """Travel between processes."""
+        return type(self), (self.gathered,)
+
+
+@task(name="gather city", task_run_name="gather {name}", **TASK_OPTIONS)
+def gather_city_task(name: str, as_of: datetime) -> Gathered:
+    """Fetch, archive and read one city as if it were `as_of`.
 
     Raises:
-        IngestIncomplete: A source failed in a way that another attempt can cure.
+        GatheringIncomplete: A source failed in a way that another attempt can cure.
     """
-    outcome = ingest_one(name, load_settings(), lambda: as_of)
-    if outcome.retryable:
-        raise IngestIncomplete(outcome)
-    return outcome
+    settings = load_settings()
+    gathered = gather_city(load_city(name, settings), settings, clock=lambda: as_of)
+    if gathered.retryable:
+        raise GatheringIncomplete(gathered)
+    return gathered
 
 
-def ingest_all(names: list[str], moment: datetime) -> list[CityIngest]:
-    """Ingest the cities at the same time; one that fails is reported and the others go on."""
-    futures = [ingest_city_task.submit(name, moment) for name in names]
-    return [_outcome(future) for future in futures]
+@flow(name="gather", validate_parameters=False, persist_result=False)
+def gather(names: list[str], moment: datetime) -> list[Gathered]:
+    """Gather the cities at the same time, on whatever the task runner has."""
+    futures = [gather_city_task.submit(name, moment) for name in names]
+    return [_gathered(future) for future in futures]
 
 
-def _outcome(future: PrefectFuture[CityIngest]) -> CityIngest:
+def _gathered(future: PrefectFuture[Gathered]) -> Gathered:
     """Return what a city's task brought, also when its last attempt was incomplete."""
     try:
         return future.result()
-    except IngestIncomplete as error:
-        return error.outcome
+    except GatheringIncomplete as error:
+        return error.gathered
 
 
-@flow(name="ingest", task_runner=ThreadPoolTaskRunner(max_workers=CITIES_AT_ONCE), persist_result=False)
+def task_runner(settings: Settings) -> TaskRunner[Any]:
+    """Return what the cities are gathered on: threads, or a Dask cluster, local or by its address.
+
+    Raises:
+        BadInput: `dask` is set and its packages are not installed.
+    """
+    if settings.task_runner == "threads":
+        return ThreadPoolTaskRunner(max_workers=settings.workers)
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ImportError as error:
+        raise BadInput(
+            "the Dask task runner is not installed",
+            field="URBANWM_TASK_RUNNER",
+            value="dask",
+            allowed="threads, or install the extra: pip install 'urbanwm[dask]'",
+        ) from error
+    if settings.dask_scheduler is not None:
+        return DaskTaskRunner(address=settings.dask_scheduler)
+    cluster = {"n_workers": settings.workers, "threads_per_worker": 1, "dashboard_address": None}
+    return DaskTaskRunner(cluster_kwargs=cluster)
+
+
+def ingest_all(names: list[str], moment: datetime) -> list[CityIngest]:
+    """Gather the cities and merge them once; one that fails is reported and the others go on."""
+    settings = load_settings()
+    gathered = gather.with_options(task_runner=task_runner(settings))(names, moment)
+    return [city_ingest(report) for report in merge_cities(gathered, settings, lambda: moment)]
+
+
+@flow(name="ingest", persist_result=False)
 def ingest(cities: list[str] | None = None, as_of: str | None = None) -> list[CityIngest]:
     """Pull new data for the given cities, or for the nightly ones.
 

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import flow
 from prefect.states import Failed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.ingest import CITIES_AT_ONCE, ingest_all
+from flows.ingest import ingest_all
+from flows.page import ProgressPage, publish
 from flows.promote import promote_task
-from flows.train import train_task
+from flows.spread import flow_spread
 from urbanwm.cities import load_city
 from urbanwm.clock import parse_time
 from urbanwm.errors import UrbanWMError
@@ -23,37 +22,27 @@ from urbanwm.logs import configure_logging
 from urbanwm.pipeline import NightReport, Steps, run_nightly
 from urbanwm.settings import load_settings
 
-STEPS = Steps(
-    ingest=ingest_all,
-    train=lambda names, moment: train_task(names, None, moment, load_settings().training_steps),
-    promote=promote_task,
-)
 
-
-@flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=CITIES_AT_ONCE), persist_result=False)
+@flow(name="nightly", persist_result=False)
 def nightly(cities: list[str] | None = None, as_of: str | None = None) -> NightReport | State[Any]:
-    """Pull data, train what is new, and let the gate decide.
+    """Pull data, train the candidates, let the gate decide, watch what was promised.
 
     Args:
         cities: City names; default: the nightly ones.
         as_of: Run as if it were this time, ISO 8601; default: now.
     """
     moment = parse_time(as_of, "as_of") if as_of else None
-    report = run_nightly(load_settings(), cities, as_of=moment, say=get_run_logger().info, steps=STEPS)
-    publish(report)
-    if report.status == "failed":
-        return Failed(message="; ".join(report.errors), data=report)
+    settings = load_settings()
+    steps = Steps(ingest=ingest_all, spread=flow_spread(settings), promote=promote_task)
+    page = ProgressPage()
+    try:
+        report = run_nightly(settings, cities, as_of=moment, say=page.say, steps=steps)
+    finally:
+        page.close()
+    publish(report, settings)
+    if report.exit_code:
+        return Failed(message="; ".join(report.errors or report.notes), data=report)
     return report
-
-
-def publish(report: NightReport) -> None:
-    """Show the report on the run's page: the text, and the scores as a table."""
-    create_markdown_artifact(report.markdown(), key="night-report", description="What this night did")
-    if report.training is not None:
-        rows = [{"score": name, "value": value} for name, value in sorted(report.training.metrics.items())]
-        create_table_artifact(
-            rows, key="scores", description=f"Held-out scores of version {report.training.version}"
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from serving.metrics import ANSWERS
 from serving.outlooks import ForecastMemory, RememberingForecaster
 from serving.present import lag_of, move_back, sentence
 from serving.requests import SimulationRequest, check_years
+from serving.stamps import Stamps
 from serving.watch import Watch
 from serving.work import Checkpoint
 from urbanwm.baseline import BaselineForecaster
@@ -29,7 +30,7 @@ from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX
 from urbanwm.lake import Lake
 from urbanwm.planner import PlanRequest, go_on, optimise
-from urbanwm.registry import ChampionCache, Registry
+from urbanwm.registry import ChampionCache, DirectRegistry, Registry
 from urbanwm.response import to_response
 from urbanwm.settings import Settings
 from urbanwm.simulator import Outlook, look_ahead, respond
@@ -37,6 +38,8 @@ from urbanwm.simulator import Outlook, look_ahead, respond
 Document = dict[str, Any]
 LOOK_SECONDS = 3.0
 """How often the lake's version is asked for: 5 ms on a local disk, more on an object store."""
+SCENARIOS_QUICK = 4
+"""Beside the first; each takes a few milliseconds more."""
 NO_WORLD_MODEL = "no world model can answer, and the baseline has no latent states"
 
 
@@ -72,8 +75,9 @@ class Answers:
         """
         cities = load_cities(settings)
         histories = Histories(Lake(settings.lake_uri, settings.storage_options), utc_now)
-        cache = ChampionCache(settings.cache_dir, Registry(settings))
-        holder = ChampionHolder(cache, settings.poll_seconds, examine=Examiner(cities, histories))
+        cache = ChampionCache(settings.cache_dir, DirectRegistry(Registry(settings)))
+        examiner = Examiner(cities, histories, stamps=Stamps(settings.cache_dir))
+        holder = ChampionHolder(cache, settings.poll_seconds, examine=examiner)
         holder.start()
         answers = cls(cities, histories, holder)
         answers.start()
@@ -103,6 +107,15 @@ class Answers:
     def city_names(self) -> list[str]:
         """Return the names of the cities."""
         return sorted(self._cities)
+
+    def is_slow(self, body: Document) -> bool:
+        """Return whether a simulation, its body not yet checked, may take much longer than others.
+
+        Many scenarios do, and so does a city whose rows must be fetched first.
+        """
+        scenarios = body.get("scenarios")
+        many = isinstance(scenarios, list) and len(scenarios) > SCENARIOS_QUICK
+        return many or not self._histories.holds(body.get("city"))
 
     def simulate(self, body: Document, checkpoint: Checkpoint = go_on) -> Answer:
         """Answer `POST /api/simulate`; `checkpoint` is called before every further scenario.

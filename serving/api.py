@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.answers import Answer, Answers, Document
 from serving.body import read_json_object
 from serving.envelope import error_response, json_response
-from serving.openapi import openapi_document
+from serving.metrics import render_metrics
 from serving.retrain import Retrainer
 from serving.security import require_key
-from serving.tables import CSV, to_csv, wants_csv
 from serving.tracing import annotate_span
 from serving.work import Checkpoint, WorkQueue
 from urbanwm.errors import BadInput, UrbanWMError
 from urbanwm.settings import Settings
 
+if TYPE_CHECKING:
+    # numpy, pandas and the domain come with them: the process that serves imports them in its lifespan, and
+    # BentoML's parent process, which only needs the name of the service, never does.
+    from serving.answers import Answer, Answers, Document
+
 Handler = Callable[[Request], Awaitable[Response]]
-Work = Callable[[Checkpoint], Answer]
+Work = Callable[[Checkpoint], "Answer"]
 
 WEB = Path(__file__).parent / "web"
 STATIC_TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html"}
@@ -42,21 +47,32 @@ GC_THRESHOLDS = (50_000, 50, 50)
 """Rare collections: a full one over a loaded model pauses every request for about 100 ms."""
 
 
-SWITCH_SECONDS = 0.001
-"""How long a computing thread may keep the event loop waiting; Python's own 5 ms adds up under load."""
+SWITCH_SECONDS = 0.0002
+"""How long a computing thread may keep the event loop waiting: it waits once per packet, and Python's own
+5 ms a time would add up to seconds under load."""
+
+
+QUICK, SLOW = "quick", "slow"
+LANE_OF = {
+    "/api/simulate": QUICK,
+    "/api/latent": QUICK,
+    "/api/optimize": SLOW,
+    "/api/explain/latent_sample": SLOW,
+    "/api/cities": SLOW,
+}
+"""The queue that a route's work waits on: a search, or a city that is read for the first time, must not
+stand before answers of a few milliseconds."""
 
 
 class Api:
     """The handlers, and the parts that live as long as the server runs."""
 
-    def __init__(
-        self, settings: Settings, answers: Callable[[Settings], Answers] = Answers.from_settings
-    ) -> None:
+    def __init__(self, settings: Settings, answers: Callable[[Settings], Answers] | None = None) -> None:
         """Remember how to build the parts; `lifespan` builds them, in the process that serves."""
         self._settings = settings
-        self._build = answers
+        self._build = answers or _build_answers
         self._answers: Answers | None = None
-        self._queue: WorkQueue | None = None
+        self._queues: Mapping[str, WorkQueue] = {}
         self._retrainer = Retrainer(settings)
         self._pages = {path: (WEB / name).read_bytes() for path, name in PAGES.items()}
 
@@ -64,7 +80,7 @@ class Api:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Load what serves, freeze it for the garbage collector, and let it go at the end."""
         self._answers = await run_in_threadpool(self._build, self._settings)
-        self._queue = WorkQueue(self._settings.request_timeout_seconds)
+        self._queues = {lane: WorkQueue(self._settings.request_timeout_seconds) for lane in (QUICK, SLOW)}
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -72,7 +88,8 @@ class Api:
         try:
             yield
         finally:
-            self._queue.close()
+            for queue in self._queues.values():
+                queue.close()
             self._answers.close()
 
     @property
@@ -87,43 +104,62 @@ class Api:
         """Whether requests can be answered, by the model or by the baseline."""
         return self._answers is not None and self._answers.ready
 
+    def admit(self, path: str) -> None:
+        """Say at once, by the path alone, whether there is room for a request.
+
+        Raises:
+            Overloaded: The queue that its work would wait on is full.
+        """
+        lane = LANE_OF.get(path)
+        if lane is not None and self._queues:
+            self._queues[lane].check()
+
     async def _compute(
-        self, request: Request, work: Work, render: Callable[[Document], Response] = json_response
+        self,
+        request: Request,
+        work: Work,
+        *,
+        lane: str,
+        render: Callable[[Document], Response] = json_response,
     ) -> Response:
-        """Run `work` on the bounded queue and send what it returns; who answered goes to the log line.
+        """Run `work` on one of the queues and send what it returns; who answered goes to the log line.
 
         The response is rendered on the queue too: a week of many scenarios takes milliseconds to write down,
         which would hold up everyone else on the event loop.
         """
-        if self._queue is None:
-            raise RuntimeError("the application was used before its lifespan began")
 
         def run(checkpoint: Checkpoint) -> tuple[Response, Document]:
             answer = work(checkpoint)
             return render(answer.document), answer.facts
 
-        response, facts = await self._queue.run(run)
+        response, facts = await self._queues[lane].run(run, _hung_up(request))
         request.state.answered = facts
         annotate_span(facts)
         return response
 
     async def simulate(self, request: Request) -> Response:
         """Answer a "what if" question, as JSON or, where `Accept` prefers it, as CSV."""
+        from serving.tables import wants_csv
+
         body = await read_json_object(request)
         render = _csv_response if wants_csv(request.headers.get("accept")) else json_response
-        response = await self._compute(request, lambda go_on: self.answers.simulate(body, go_on), render)
+        lane = SLOW if self.answers.is_slow(body) else QUICK
+        response = await self._compute(
+            request, lambda go_on: self.answers.simulate(body, go_on), lane=lane, render=render
+        )
         response.headers["Vary"] = "Accept"
         return response
 
     async def latent(self, request: Request) -> Response:
         """Return the latent states of a simulation."""
         body = await read_json_object(request)
-        return await self._compute(request, lambda _: self.answers.latent(body))
+        lane = SLOW if self.answers.is_slow(body) else QUICK
+        return await self._compute(request, lambda _: self.answers.latent(body), lane=lane)
 
     async def optimize(self, request: Request) -> Response:
         """Search for a policy that meets a goal."""
         body = await read_json_object(request)
-        return await self._compute(request, lambda go_on: self.answers.optimize(body, go_on))
+        return await self._compute(request, lambda go_on: self.answers.optimize(body, go_on), lane=SLOW)
 
     async def latent_sample(self, request: Request) -> Response:
         """Return latent states in two dimensions."""
@@ -134,11 +170,11 @@ class Api:
         city = request.query_params.get("city", "")
         if not city:
             raise BadInput("the parameter 'city' is missing", field="city", allowed=self.answers.city_names())
-        return await self._compute(request, lambda _: self.answers.latent_sample(city))
+        return await self._compute(request, lambda _: self.answers.latent_sample(city), lane=SLOW)
 
     async def cities(self, request: Request) -> Response:
         """List the cities and how fresh each feed is."""
-        return await self._compute(request, lambda _: self.answers.cities())
+        return await self._compute(request, lambda _: self.answers.cities(), lane=SLOW)
 
     async def health(self, _: Request) -> Response:
         """Say who would answer now."""
@@ -156,7 +192,13 @@ class Api:
 
     async def openapi(self, _: Request) -> Response:
         """Return the OpenAPI document of every route."""
+        from serving.openapi import openapi_document
+
         return json_response(openapi_document())
+
+    async def metrics(self, _: Request) -> Response:
+        """Return the Prometheus metrics."""
+        return Response(await run_in_threadpool(render_metrics), media_type=CONTENT_TYPE_LATEST)
 
     async def page(self, request: Request) -> Response:
         """Return one of the dashboard's files."""
@@ -198,6 +240,8 @@ class Api:
             ("GET", "/openapi.json", self.openapi),
             # In place of BentoML's own, which knows nothing of mounted routes.
             ("GET", "/docs.json", self.openapi),
+            # BentoML's counts every path that anybody makes up on a label of its own, without end.
+            ("GET", "/metrics", self.metrics),
             *(("GET", path, self.page) for path in PAGES),
         ]
         keyed = self._settings.protect_reads
@@ -208,8 +252,23 @@ class Api:
         ]
 
 
+def _build_answers(settings: Settings) -> Answers:
+    """Import the domain and build it."""
+    from serving.answers import Answers
+
+    return Answers.from_settings(settings)
+
+
+async def _hung_up(request: Request) -> None:
+    """Return when the client has closed its connection; its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _csv_response(document: Document) -> Response:
     """Return a simulation as a table."""
+    from serving.tables import CSV, to_csv
+
     return Response(to_csv(document), media_type=CSV, headers={"Content-Disposition": "inline"})
 
 

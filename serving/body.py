@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
-from serving.envelope import JSON, BodyTooLarge, BodyTooSlow, NotJson, Refused
+from serving.envelope import JSON, BodyTooLarge, BodyTooSlow, ClientGone, NotJson
 from urbanwm.errors import BadInput
 
 BODY_LIMIT_BYTES = 256 * 1024
@@ -97,7 +97,7 @@ async def _read(request: Request) -> bytes:
     except TimeoutError:
         raise BodyTooSlow("the body did not arrive in time", headers={"Connection": "close"}) from None
     except ClientDisconnect:
-        raise Refused("the client went away before the body was complete") from None
+        raise ClientGone("the client went away before the body was complete") from None
     return bytes(received)
 
 

@@ -91,6 +91,12 @@ class Overloaded(Refused):
     http_status = 429
 
 
+class ClientGone(Refused):
+    """The caller hung up; nobody reads this, but the log and the metrics do."""
+
+    http_status = 499
+
+
 class Unavailable(Refused):
     """Something that the answer needs is not there now; the sentence says what."""
 

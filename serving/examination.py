@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from serving.history import Histories, Snapshot
+from serving.stamps import Stamps
 from urbanwm.cities import City
 from urbanwm.errors import BundleInvalid
 from urbanwm.evaluation.behaviour import CHECKS, check_behaviour
@@ -32,11 +33,13 @@ class Examiner:
         cities: Mapping[str, City],
         histories: Histories,
         time_limit_seconds: float = TIME_LIMIT_SECONDS,
+        stamps: Stamps | None = None,
     ) -> None:
-        """Remember where the data are; nothing is read yet."""
+        """Remember where the data are, and which bundles need no second examination; nothing is read yet."""
         self._cities = cities
         self._histories = histories
         self._time_limit_seconds = time_limit_seconds
+        self._stamps = stamps
 
     def __call__(self, champion: Champion) -> None:
         """Let a model pass or not.
@@ -44,6 +47,9 @@ class Examiner:
         Raises:
             BundleInvalid: It fails a check; the message names city, check and what happened.
         """
+        if self._stamps is not None and self._stamps.has(champion.digest):
+            log.info("behaviour_checked_before", version=champion.version)
+            return
         tried_on = self._find_city(champion)
         if tried_on is None:
             log.warning("behaviour_not_checked", version=champion.version, why="no city has data")
@@ -63,6 +69,16 @@ class Examiner:
             )
             if failures:
                 raise BundleInvalid(f"it fails the behaviour suite on {city.name}: {'; '.join(failures)}")
+        self._stamp(champion)
+
+    def _stamp(self, champion: Champion) -> None:
+        """Note that a model passed every check."""
+        if self._stamps is None:
+            return
+        try:
+            self._stamps.add(champion.digest)
+        except OSError as failure:
+            log.warning("stamp_not_kept", version=champion.version, error=type(failure).__name__)
 
     def _find_city(self, champion: Champion) -> tuple[City, Snapshot] | None:
         """Return the first city with a long enough record, those of the training first."""

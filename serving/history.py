@@ -13,8 +13,8 @@ import pandas as pd
 import structlog
 
 from urbanwm.baseline import HISTORY_HOURS
-from urbanwm.cities import City
-from urbanwm.clock import Clock, floor_hour
+from urbanwm.cities import City, city_key
+from urbanwm.clock import Clock
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 
@@ -87,6 +87,10 @@ class Histories:
                 held = self._bring_up_to_date(city)
         return replace(held, trouble=self._trouble or held.trouble)
 
+    def holds(self, name: object) -> bool:
+        """Return whether the rows of the city that a caller calls `name` are in memory."""
+        return isinstance(name, str) and city_key(name) in self._snapshots
+
     def refresh(self, cities: Iterable[City]) -> None:
         """Look for a new version of the lake, and read again what it may have changed."""
         with self._lock:
@@ -145,9 +149,7 @@ class Histories:
         The present hour; for a recorded (`replay`) or simulated city the end of its data, which makes it
         always up to date.
         """
-        if (city.replay or city.simulated) and snapshot.data_end is not None:
-            return snapshot.data_end
-        return floor_hour(self._clock())
+        return city.now(self._clock(), snapshot.data_end)
 
 
 def _data_end(frame: pd.DataFrame) -> datetime | None:

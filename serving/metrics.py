@@ -6,7 +6,8 @@ stores its values.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 LATENCY_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -34,3 +35,14 @@ BUNDLES_REFUSED = Counter(
 )
 POLL_FAILURES = Counter("urbanwm_registry_poll_failures_total", "Polls that found the registry out of reach")
 WATCH_FAILURES = Counter("urbanwm_lake_watch_failures_total", "Looks for new data that failed unexpectedly")
+
+
+def render_metrics() -> bytes:
+    """Return every metric in Prometheus' text format, those of all worker processes together."""
+    try:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    except ValueError:
+        # One process without a shared folder: not under BentoML.
+        registry = REGISTRY
+    return generate_latest(registry)

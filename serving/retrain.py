@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import requests
-
 from serving.envelope import AlreadyRunning, Unavailable
 from urbanwm.settings import PROJECT_ROOT, Settings, child_environment
 
@@ -57,6 +55,8 @@ class Retrainer:
 
     def _through_prefect(self, api: str) -> Job:
         """Create a flow run of the nightly deployment, whose own concurrency limit prevents overlap."""
+        import requests
+
         try:
             found = requests.get(f"{api}/deployments/name/{NIGHTLY_DEPLOYMENT}", timeout=API_TIMEOUT_SECONDS)
             if found.status_code == requests.codes.not_found:

@@ -7,11 +7,11 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 from pydantic import SecretStr
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.envelope import (
@@ -19,6 +19,7 @@ from serving.envelope import (
     Forbidden,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     Refused,
     Unauthorised,
     Unavailable,
@@ -39,8 +40,17 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "geolocation=(), camera=(), microphone=()",
 }
+OUR_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()] + [
+    (b"cache-control", b"no-store")
+]
+"""Added to every answer that does not have them."""
+UNREAD_BYTES_MAX = 64 * 1024
+"""So much of a refused body may still arrive on a connection that is kept."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 UNKNOWN_ROUTE = "unmatched"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD = "other"
+"""Any word can be a method, and each would be kept as a label for good."""
 QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 """Probes that ask every few seconds; they are counted but not logged."""
 FRAMEWORK_ERROR_STATUS = 400
@@ -83,20 +93,24 @@ class Guard:
     log line without any of the caller's input.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap `app`."""
+    def __init__(self, app: ASGIApp, admit: Callable[[str], None]) -> None:
+        """Wrap `app`; `admit` raises `Overloaded` for a path whose queue is full, before anything is read."""
         self._app = app
+        self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and watch the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        exchange = _Exchange(scope, receive, send)
         try:
-            await self._app(scope, receive, exchange.send)
+            self._admit(scope["path"])
+            await self._app(scope, exchange.receive, exchange.send)
+        except Overloaded as busy:
+            await exchange.refuse(busy)
         except Exception as failure:  # noqa: BLE001 - the last line of defence: an envelope and a log line
-            await exchange.fail(failure, receive)
+            await exchange.fail(failure)
         finally:
             exchange.finish()
 
@@ -104,32 +118,56 @@ class Guard:
 class _Exchange:
     """One request and its answer, as `Guard` sees them."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
+        self._receive = receive
         self._send = send
         self._started = time.perf_counter()
         self._status = 0
         self._replaced = False
-        offered = Headers(scope=scope).get("x-request-id", "")
+        self._body_read = False
+        self._headers = Headers(scope=scope)
+        offered = self._headers.get("x-request-id", "")
         self._request_id = offered if REQUEST_ID.fullmatch(offered) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = self._request_id
+
+    async def receive(self) -> Message:
+        """Hand over the next piece of the body, and note when it has all arrived."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._body_read = True
+        return message
 
     async def send(self, message: Message) -> None:
         """Forward one ASGI message, with our headers, or the envelope in place of a framework's error."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            own = headers.get("content-type", "").startswith(JSON)
-            if self._status >= FRAMEWORK_ERROR_STATUS and not own:
-                await self._replace(self._status, headers.get("allow"))
+            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+            present = {name.lower(): value for name, value in headers}
+            if self._status >= FRAMEWORK_ERROR_STATUS and not present.get(b"content-type", b"").startswith(
+                JSON.encode()
+            ):
+                await self._replace(self._status, present.get(b"allow", b"").decode() or None)
                 return
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-            headers["X-Request-ID"] = self._request_id
-            headers.setdefault("Cache-Control", "no-store")
+            headers += [pair for pair in OUR_HEADERS if pair[0] not in present]
+            headers.append((b"x-request-id", self._request_id.encode()))
+            if self._leaves_body():
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
         elif self._replaced:
             return
         await self._send(message)
+
+    def _leaves_body(self) -> bool:
+        """Return whether so much of the body is unread that the connection must not be kept.
+
+        A server would read on to the end of it, which need not exist.
+        """
+        if self._body_read:
+            return False
+        declared = self._headers.get("content-length", "0")
+        chunked = "transfer-encoding" in self._headers
+        return chunked or not (declared.isdigit() and int(declared) <= UNREAD_BYTES_MAX)
 
     async def _replace(self, status: int, allow: str | None) -> None:
         """Answer a framework's own refusal in our words; what it says after that is dropped."""
@@ -138,7 +176,13 @@ class _Exchange:
         await response(self._scope, _no_body, self.send)
         self._replaced = True
 
-    async def fail(self, failure: Exception, receive: Receive) -> None:
+    async def refuse(self, error: UrbanWMError) -> None:
+        """Answer in place of the application."""
+        state = self._scope["state"]
+        state["route"], state["error_type"] = self._scope["path"], type(error).__name__
+        await error_response(error)(self._scope, _no_body, self.send)
+
+    async def fail(self, failure: Exception) -> None:
         """Report a defect: to the log by place and type, to the caller as a plain 500."""
         frame = traceback.extract_tb(failure.__traceback__)[-1]
         log.error(
@@ -149,7 +193,7 @@ class _Exchange:
         )
         if self._status == 0:
             error = InternalContractBroken(OUR_FAILURE)
-            await error_response(error)(self._scope, receive, self.send)
+            await error_response(error)(self._scope, _no_body, self.send)
 
     def finish(self) -> None:
         """Count the request and write its log line."""
@@ -158,7 +202,8 @@ class _Exchange:
         route = state.get("route") or (
             self._scope["path"] if self._scope["path"] in QUIET_ROUTES else UNKNOWN_ROUTE
         )
-        REQUEST_SECONDS.labels(route, self._scope["method"], str(self._status)).observe(seconds)
+        method = self._scope["method"] if self._scope["method"] in METHODS else OTHER_METHOD
+        REQUEST_SECONDS.labels(route, method, str(self._status)).observe(seconds)
         error_type = state.get("error_type")
         if error_type:
             REFUSALS.labels(error_type).inc()
@@ -167,7 +212,7 @@ class _Exchange:
         log.info(
             "request",
             request_id=self._request_id,
-            method=self._scope["method"],
+            method=method,
             route=route,
             status=self._status,
             milliseconds=round(seconds * 1000, 1),

@@ -24,6 +24,7 @@ api = Api(settings)
     workers=1,
     traffic={"timeout": settings.request_timeout_seconds + SHUTDOWN_MARGIN_SECONDS},
     logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
     tracing=tracing_options(child_environment()),
 )
 @bentoml.asgi_app(create_app(api), path="/")
@@ -36,4 +37,4 @@ class UrbanWM:
 
 
 # The decorator turned the class into a bentoml.Service, which type checkers do not follow.
-UrbanWM.add_asgi_middleware(Guard)  # type: ignore[attr-defined]
+UrbanWM.add_asgi_middleware(Guard, admit=api.admit)  # type: ignore[attr-defined]

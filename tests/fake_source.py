@@ -11,7 +11,7 @@ import pandas as pd
 from urbanwm.cities import City, Location
 from urbanwm.contracts.tables import UTC_MICROSECONDS, empty_rows
 from urbanwm.errors import SourceError
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Window
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits, Window
 from urbanwm.sources.rows import parsed_rows
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -20,21 +20,24 @@ Answer = Callable[[FetchContext], dict[datetime, float]]
 
 class Config(SourceConfig):
     station: str = "1"
+    share: float | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.source}:{self.station}"
+        return f"{self.source}:{self.station}" + (f"*{self.share:g}" if self.share else "")
 
 
 class FakeSource:
     """Serves values per station; every question is remembered."""
 
     NAME, KEY, Config = "fake", None, Config
+    TRAITS = Traits()
 
     def __init__(self) -> None:
         self.values: dict[str, Answer] = {}
         self.failures: dict[str, SourceError] = {}
         self.asked: list[tuple[str, str, Window]] = []
+        self.keeps_forecasts = False
 
     def fetch(self, ctx: FetchContext) -> Iterator[RawPayload]:
         station = ctx.config.station
@@ -56,12 +59,15 @@ class FakeSource:
             return Parsed(rows=empty_rows())
         hours = pd.DatetimeIndex([hour for hour, _ in pairs]).astype(UTC_MICROSECONDS)
         unknown = pd.DatetimeIndex([pd.NaT] * len(hours), dtype=UTC_MICROSECONDS)
-        return Parsed(rows=parsed_rows(hours, ctx.signal or "pm25", [value for _, value in pairs], unknown))
+        factor = ctx.config.share or 1.0
+        rows = parsed_rows(hours, ctx.signal or "pm25", [value * factor for _, value in pairs], unknown)
+        ahead = (rows["timestamp"] > raw.fetched_at) & self.keeps_forecasts
+        return Parsed(rows=rows[~ahead], forecast_rows=rows[ahead].assign(flags="model,forecast"))
 
 
-def city(signals: dict[str, list[SourceConfig]], **options: object) -> City:
+def city(signals: dict[str, list[SourceConfig]], name: str = "x", **options: object) -> City:
     return City(
-        name="x",
+        name=name,
         timezone="UTC",
         location=Location(latitude=50, longitude=10),
         signals=signals,

@@ -23,6 +23,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 READY_SECONDS = 120.0
 """Bound for a loaded machine; on an idle one the service is ready in a few seconds."""
 STOP_SECONDS = 10.0
+FULL_SIZE = os.environ.get("URBANWM_FULL_SIZE") == "1"
+"""Whether tests that come in two sizes run the one of minutes."""
 
 DEMO_CITY_FILE = """
 name: demo

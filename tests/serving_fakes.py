@@ -198,6 +198,7 @@ def serving(
     histories = Histories(lake, lambda: NOW)
     answers = Answers(known, histories, holder, lambda: NOW)
     configured: Settings = load_settings(home=tmp_path, **{"api_key": API_KEY, **settings})
-    app = Guard(create_app(Api(configured, lambda _: answers)))
+    api = Api(configured, lambda _: answers)
+    app = Guard(create_app(api), admit=api.admit)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield World(client, lake, cache, loader, holder, histories, answers)

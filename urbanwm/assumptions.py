@@ -20,6 +20,7 @@ Lever = Literal[
     "car_free_ratio", "renewable_mix", "dynamic_pricing", "gdp_activity_index", "commercial_load_factor"
 ]
 Target = Literal["pm25", "energy_mwh", "traffic_index"]
+Part = Literal["whole", "local"]
 RelativeChange = Annotated[float, Field(ge=-1.0, le=2.0, allow_inf_nan=False)]
 ShortText = Annotated[str, Field(max_length=64)]
 LongText = Annotated[str, Field(max_length=1000)]
@@ -42,6 +43,9 @@ class Coefficient(_Strict):
     `low`, `central` and `high` are the limits and the mode of a triangular distribution. The effect
     approaches its full size with the e-folding time `lag_hours` after the lever moves, and fades with it.
     `additive` terms of a signal share one bracket `1 + Σ c·dose`; a `multiplicative` term has its own.
+    `part: local` acts on what PM2.5 has above the city's background, in place of the whole. With
+    `no_effect_probability` that share of the members has no effect at all: a range that ends at 0 says that
+    there may be none, its triangle alone that there is one.
     """
 
     lever: Lever
@@ -52,6 +56,8 @@ class Coefficient(_Strict):
     combine: Literal["additive", "multiplicative"] = "additive"
     unit: ShortText = "relative change per +1.0"
     lag_hours: Annotated[float, Field(ge=0.0, le=HORIZON_HOURS_MAX, allow_inf_nan=False)] = 0.0
+    part: Part = "whole"
+    no_effect_probability: Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)] = 0.0
     scope: LongText = ""
     source: Annotated[str, Field(min_length=1, max_length=1000)]
 
@@ -60,10 +66,17 @@ class Coefficient(_Strict):
         """Refuse a central value outside its own range."""
         if not self.low <= self.central <= self.high:
             raise ValueError("low ≤ central ≤ high is required")
+        if self.part == "local" and self.signal != "pm25":
+            raise ValueError("only pm25 has a background, and so a local part")
         return self
 
     def sample(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the triangular quantiles at `ranks` in (0, 1); the constant where the range is a point."""
+        """Return one value per rank in (0, 1): triangular quantiles, and 0 for the share without effect."""
+        effective = 1.0 - self.no_effect_probability
+        return np.where(ranks < effective, self._triangular(np.minimum(ranks / effective, 1.0)), 0.0)
+
+    def _triangular(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the quantiles at `ranks`; the constant where the range is a point."""
         span = self.high - self.low
         if span == 0.0:
             return np.full(ranks.shape, self.central)

@@ -26,6 +26,7 @@ from urbanwm.features.names import LOG_SIGNALS, skip_names
 from urbanwm.features.spec import calendar_of
 from urbanwm.freshness import ages_hours, freshness_reasons, known_before
 from urbanwm.members import couple, member_levels
+from urbanwm.past_errors import ERROR_LEADS, PastErrors
 from urbanwm.policy import clip_to_vocabulary
 
 Float = NDArray[np.float64]
@@ -34,13 +35,7 @@ HISTORY_HOURS = 400 * HOURS_PER_DAY
 """Older history is not looked at: a year of days, and the days before it that the first means need."""
 MINIMUM_VALUES = 72
 """Three days of values; with fewer there is no shape of the day to speak of."""
-ERROR_DAYS = 180
-"""Past forecasts whose errors give the spread: one per day, at most this many."""
 ORIGIN_STEP_HOURS = HOURS_PER_DAY + 1
-MINIMUM_ERRORS = 24
-"""Errors below which a lead borrows the spread of its neighbours."""
-ERROR_LEADS = (1, 3, 6, 12, 24, 48, 96, 168)
-"""Leads (h) at which error quantiles are taken, over the leads since the one before; linear between."""
 LEVEL_WEIGHTS = {"deviation_6h": 0.5, "deviation_24h": 0.5}
 """Share of the mean deviation over the last 6 h and 24 h: best of six pairs on Madrid's training rows."""
 _COLUMN = {name: position for position, name in enumerate(skip_names())}
@@ -99,65 +94,6 @@ def _climatology(history: pd.DataFrame, city: City, end: datetime) -> _Climatolo
     values = np.where(_LOG, np.log1p(raw), raw).astype(np.float32)
     days = local_days(index, calendar_of(city))
     return _Climatology(index, days, values, build_history(values, days))
-
-
-@dataclass(frozen=True)
-class _Errors:
-    """Errors of past forecasts: `(O, L, 3)` from one origin per day, and the local hour of each target."""
-
-    origins: NDArray[np.int64]
-    values: Float
-    hours: NDArray[np.int64]
-
-    def quantiles(self, origin: int, leads: Float, target_hours: NDArray[np.int64], levels: Float) -> Float:
-        """Return error quantiles `(S, H, 3)` for leads `(H, 3)`, from errors known before `origin`."""
-        length = self.values.shape[1]
-        known = (self.origins + length <= origin) & (
-            self.origins > origin - ERROR_DAYS * HOURS_PER_DAY - length
-        )
-        errors, hours = self.values[known], self.hours[known]
-        spread = np.zeros((len(levels), *leads.shape))
-        for signal in range(len(TARGETS)):
-            error = errors[..., signal]
-            scale = _hourly_scale(error, hours)
-            bands = _band_quantiles(error / scale[hours], levels)
-            if bands is None:
-                continue
-            # Beyond the leads that were tried, error is taken as level: climatology has no lead.
-            at = np.interp(leads[:, signal], ERROR_LEADS, np.arange(len(ERROR_LEADS)))
-            below = np.minimum(at.astype(np.int64), len(ERROR_LEADS) - 2)
-            part = at - below
-            spread[..., signal] = bands[:, below] * (1 - part) + bands[:, below + 1] * part
-            spread[..., signal] *= scale[target_hours]
-        return spread
-
-
-def _hourly_scale(errors: Float, hours: NDArray[np.int64]) -> Float:
-    """Return the mean absolute error per local hour, `(24,)`; 1 where it is not known or zero."""
-    present = np.isfinite(errors)
-    number = np.bincount(hours[present], minlength=HOURS_PER_DAY)
-    total = np.bincount(hours[present], weights=np.abs(errors[present]), minlength=HOURS_PER_DAY)
-    mean = np.divide(total, number, out=np.zeros(HOURS_PER_DAY), where=number > 0)
-    overall = total.sum() / max(number.sum(), 1)
-    return np.where((number >= MINIMUM_ERRORS) & (mean > 0), mean, overall if overall > 0 else 1.0)
-
-
-def _band_quantiles(errors: Float, levels: Float) -> Float | None:
-    """Return quantiles `(S, bands)` per lead band, None without any; thin bands borrow the one before."""
-    bands: list[Float] = []
-    previous = 0
-    for lead in ERROR_LEADS:
-        block = errors[:, previous:lead]
-        block = block[np.isfinite(block)]
-        previous = lead
-        if block.size >= MINIMUM_ERRORS:
-            bands.append(np.quantile(block, levels))
-        elif bands:
-            bands.append(bands[-1])
-    if not bands:
-        return None
-    bands = [bands[0]] * (len(ERROR_LEADS) - len(bands)) + bands
-    return np.stack(bands, axis=1)
 
 
 class BaselineForecaster:
@@ -248,10 +184,11 @@ class BaselineForecaster:
             leads = 1.0 + np.arange(horizon_hours)[:, None] + ages[i]
             target_hours = climatology.days.hour[position : position + horizon_hours]
             grid[i] = expected[i] + errors.quantiles(int(position), leads, target_hours, levels)
+            grid[i] = couple(grid[i], seed, errors.correlation(int(position)))
         grid[..., _LOG] = np.expm1(grid[..., _LOG])
         too_short = np.cumsum(np.isfinite(climatology.values), axis=0)[positions - 1] < MINIMUM_VALUES
         grid[np.broadcast_to(too_short[:, None, None, :], grid.shape)] = np.nan
-        return clip_to_vocabulary(couple(grid, seed))
+        return clip_to_vocabulary(grid)
 
 
 def _ages(values: NDArray[np.float32], positions: NDArray[np.int64]) -> Float:
@@ -261,7 +198,7 @@ def _ages(values: NDArray[np.float32], positions: NDArray[np.int64]) -> Float:
     return np.where(last < 0, 0, positions[:, None] - 1 - last).astype(np.float64)
 
 
-def _past_errors(climatology: _Climatology, last_origin: int, leads: int) -> _Errors:
+def _past_errors(climatology: _Climatology, last_origin: int, leads: int) -> PastErrors:
     """Forecast from one origin per day of the past and return the errors, in transformed units."""
     length = int(min(max(leads, HOURS_PER_DAY), ERROR_LEADS[-1]))
     # 25 h apart, so that the origins visit every hour of the day, and on a fixed grid of time, so that they
@@ -271,4 +208,4 @@ def _past_errors(climatology: _Climatology, last_origin: int, leads: int) -> _Er
     origins = np.arange(first, last_origin - length + 1, ORIGIN_STEP_HOURS, dtype=np.int64)
     hours = origins[:, None] + np.arange(length)
     errors = climatology.values[hours] - climatology.expect(origins, length)
-    return _Errors(origins, errors, climatology.days.hour[hours])
+    return PastErrors(origins, errors, climatology.days.hour[hours])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
-from urbanwm.contracts.scenario import parse_strict
+from urbanwm.clock import floor_hour
+from urbanwm.contracts.scenario import Time, parse_strict
 from urbanwm.contracts.signals import SIGNALS, TARGETS, nearest_name
 from urbanwm.errors import BadInput, UnknownCity
 from urbanwm.settings import Settings
@@ -20,6 +23,7 @@ from urbanwm.sources import source_module
 from urbanwm.sources.base import SourceConfig
 
 DEMO_CITY = "demo"
+CITY_NAME = r"^[a-z][a-z0-9_]{0,62}$"
 
 
 class _Strict(BaseModel):
@@ -29,12 +33,13 @@ class _Strict(BaseModel):
 @cache
 def _country_of(timezone: str) -> str | None:
     """Return the ISO country code of a zone by the tz database's `zone.tab`; None if it has no calendar."""
-    from holidays import list_supported_countries
+    # `list_supported_countries` would import the calendar of every one of them: half a second.
+    from holidays.registry import COUNTRIES
 
     table = (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text("utf-8")
     rows = [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
     country = next((row[0] for row in rows if row[2] == timezone), None)
-    return country if country in list_supported_countries(include_aliases=False) else None
+    return country if country in {alpha2 for _, alpha2, *_ in COUNTRIES.values()} else None
 
 
 class Location(_Strict):
@@ -52,12 +57,29 @@ class HolidayCalendar(_Strict):
 
 
 class Measure(_Strict):
-    """A policy measure that really came into force, for estimates from the record (never used silently)."""
+    """A policy measure that really came into force, for estimates from the record (never used silently).
 
-    name: str
-    start: str
-    lever: str
-    note: str = ""
+    Attributes:
+        name: What people call it.
+        lever: `car_free_ratio` or `renewable_mix`.
+        dose: Value of the lever while it is in force, 0-1, as far as one can say.
+        start: First hour in force, with an offset.
+        end: The hour after the last; None = still in force.
+        note: Where, exceptions, and what else happened at the time; shown with every estimate.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    lever: Literal["car_free_ratio", "renewable_mix"]
+    dose: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    start: Time
+    end: Time | None = None
+    note: Annotated[str, Field(max_length=1000)] = ""
+
+    @model_validator(mode="after")
+    def _ends_after_its_start(self) -> Self:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError("a measure ends after its start")
+        return self
 
 
 class City(_Strict):
@@ -67,7 +89,7 @@ class City(_Strict):
     `simulated: true` marks a city whose signals are generated, not observed.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+    name: Annotated[str, Field(pattern=CITY_NAME)]
     title: str = ""
     timezone: str
     location: Location
@@ -101,6 +123,30 @@ class City(_Strict):
     def zone(self) -> ZoneInfo:
         """The city's time zone."""
         return ZoneInfo(self.timezone)
+
+    def local_hour(self, day: date, hour: int = 0) -> datetime:
+        """Return when the city's clocks show an hour (0 to 23) of a local day, UTC.
+
+        An hour that the clock change skips is the next one; of an hour that comes twice it is the first.
+        """
+        return datetime.combine(day, time(hour), tzinfo=self.zone).astimezone(UTC)
+
+    def local_day(self, moment: datetime) -> date:
+        """Return the local day that an aware moment falls on."""
+        return moment.astimezone(self.zone).date()
+
+    def day_start(self, moment: datetime) -> datetime:
+        """Return the start, UTC, of the local day that an aware moment falls on."""
+        return self.local_hour(self.local_day(moment))
+
+    def now(self, present: datetime, data_end: datetime | None) -> datetime:
+        """Return where the city's future begins: the present hour, or the end of recorded or simulated data.
+
+        A recorded (`replay`) or simulated city is always up to date with its own data.
+        """
+        if (self.replay or self.simulated) and data_end is not None:
+            return data_end
+        return floor_hour(present)
 
     def preference(self, signal: str) -> Sequence[str]:
         """Return the provenance labels that feed a signal, most trusted first."""
@@ -190,8 +236,23 @@ def load_cities(settings: Settings) -> dict[str, City]:
 
 
 def load_city(name: str, settings: Settings) -> City:
-    """Return one city by name; see `find_city`."""
+    """Return one city by name; see `find_city`.
+
+    A file that is named after its city is read alone: mistakes in other files, and the modules of their
+    sources, are none of its business. Whether two files share a name is noticed where all are read.
+    """
+    key = city_key(name)
+    path = settings.cities_dir / f"{key}.yaml"
+    if re.fullmatch(CITY_NAME, key) and path.is_file():
+        city = read_city(path)
+        if city.name == key:
+            return city
     return find_city(name, load_cities(settings))
+
+
+def city_key(name: str) -> str:
+    """Return the name of a city as files spell it, however a caller does."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def find_city(name: str, cities: Mapping[str, City]) -> City:
@@ -200,7 +261,7 @@ def find_city(name: str, cities: Mapping[str, City]) -> City:
     Raises:
         UnknownCity: No city file has this name; the nearest one is named.
     """
-    key = name.strip().lower().replace(" ", "_").replace("-", "_")
+    key = city_key(name)
     if key in cities:
         return cities[key]
     close = nearest_name(key, cities)

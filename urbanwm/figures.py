@@ -12,7 +12,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import SIGNALS, TARGETS
 
@@ -113,4 +115,90 @@ def score_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.axvline(1.0, color="black", lw=0.8)
     axes.set_yticks(position, [str(row["label"]) for row in rows], fontsize=8)
     axes.set_xlabel("challenger's score ÷ rival's (below 1: better)")
+    return figure
+
+
+def reliability(pit: pd.DataFrame) -> Figure:
+    """Plot how often the observation lay below each quantile, against the promised level.
+
+    Args:
+        pit: Shares between neighbouring quantiles, as `urbanwm.evaluation.metrics.pit_histogram` gives them.
+    """
+    figure = Figure(figsize=(PANEL_WIDTH_IN, PANEL_WIDTH_IN / len(TARGETS)), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(1, len(TARGETS), sharex=True, sharey=True))
+    for axes, signal in zip(panels, TARGETS, strict=True):
+        axes.plot([0, 1], [0, 1], color="black", lw=0.8)
+        for city, part in pit[pit["signal"] == signal].groupby("city"):
+            # The last interval ends at 1 for every forecast: it says nothing.
+            promised = part["expected"].cumsum().to_numpy()[:-1]
+            happened = part["share"].cumsum().to_numpy()[:-1]
+            axes.plot(promised, happened, marker="o", markersize=4, label=str(city))
+        axes.set_title(signal, fontsize=9)
+        axes.set_xlabel("level of the quantile")
+    panels[0].set_ylabel("share of observations below it")
+    panels[0].legend(fontsize=7)
+    return figure
+
+
+def outlook(
+    table: pd.DataFrame, known: pd.DataFrame, title: str, rival: pd.DataFrame | None = None
+) -> Figure:
+    """Plot a forecast of hours that are still to come, after what was observed before them.
+
+    Args:
+        table: One city's forecast from one origin, columns of DESIGN §6 (`observed` is not needed).
+        known: Hourly UTC frame; its hours around the origin are drawn.
+        title: Heading.
+        rival: The baseline's forecast of the same hours, of which the median is drawn.
+    """
+    origin = pd.Timestamp(table["origin"].iloc[0])
+    first = origin - pd.Timedelta(hours=CONTEXT_HOURS_SHOWN)
+    past = known[(known.index >= first) & (known.index <= table["timestamp"].max())]
+    figure = Figure(figsize=(PANEL_WIDTH_IN, len(TARGETS) * PANEL_HEIGHT_IN), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(len(TARGETS), 1, sharex=True))
+    for axes, signal in zip(panels, TARGETS, strict=True):
+        part = table[table["signal"] == signal].sort_values("timestamp")
+        hours = _hours_after(part["timestamp"], origin)
+        axes.fill_between(hours, part["q05"], part["q95"], alpha=0.18, color="C0", lw=0, label="90 %")
+        axes.fill_between(hours, part["q25"], part["q75"], alpha=0.35, color="C0", lw=0, label="50 %")
+        axes.plot(hours, part["q50"], color="C0", label="median")
+        if rival is not None:
+            other = rival[rival["signal"] == signal].sort_values("timestamp")
+            other_hours = _hours_after(other["timestamp"], origin)
+            axes.plot(other_hours, other["q50"], color="C1", lw=1, ls="--", label="baseline")
+        if signal in past:
+            axes.plot(_hours_after(past.index, origin), past[signal], color="black", lw=1, label="observed")
+        axes.axvline(0, color="0.6", lw=0.8)
+        axes.set_ylabel(f"{signal}\n{SIGNALS[signal].unit}")
+        axes.margins(x=0)
+    panels[0].legend(fontsize=7, ncols=5, loc="upper left")
+    panels[-1].set_xlabel(f"hours after {origin:%Y-%m-%d %H:%M} UTC")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _hours_after(moments: pd.Series | pd.DatetimeIndex, origin: pd.Timestamp) -> NDArray[np.float64]:
+    """Return the time since the origin, hours."""
+    hours: NDArray[np.float64] = ((pd.DatetimeIndex(moments) - origin) / pd.Timedelta(hours=1)).to_numpy()
+    return hours
+
+
+def live_ratios(days: Sequence[Mapping[str, Any]]) -> Figure:
+    """Plot the champion's CRPS over the baseline's per origin day, one line per city; below 1 is better.
+
+    Args:
+        days: Mappings with `city`, `day` (a date) and `ratio`.
+    """
+    table = pd.DataFrame(list(days))
+    figure = Figure(figsize=(PANEL_WIDTH_IN, PANEL_HEIGHT_IN), layout="constrained")
+    axes = figure.subplots()
+    for city, part in table.groupby("city"):
+        axes.plot(pd.to_datetime(part["day"]), part["ratio"], marker="o", markersize=4, label=str(city))
+    axes.axhline(1.0, color="black", lw=0.8)
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.set_ylabel("CRPS ÷ baseline's")
+    axes.margins(y=0.15)
+    axes.legend(fontsize=7)
     return figure

@@ -58,16 +58,40 @@ class Settings(BaseSettings):
     """Experiment of the nightly run: a name under `urbanwm/configs` or a YAML path."""
     training_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps, in place of the experiment's."""
+    candidates: Annotated[list[str], NoDecode] = Field(default=[])
+    """What a night trains, comma-separated: `EXPERIMENT`, `EXPERIMENT@SEED`, `warm` (the champion trained on),
+    `search` (the best of a search); empty: the experiment above and `warm`."""
+    warm_start_steps: int = Field(default=100, ge=1)
+    """Optimiser steps of a candidate that starts from the champion's weights."""
+    search_minutes: float = Field(default=0.0, ge=0)
+    """Time of the night's search for better settings, minutes; 0: none."""
+    retrain_every_nights: int = Field(default=1, ge=1)
+    """Nights from one training to the next; the nights between pull data, watch and report."""
+    rollback_after_days: int = Field(default=3, ge=0)
+    """Days in a row with live forecasts worse than the baseline's after which the previous champion returns;
+    0: never."""
+    night_workers: int = Field(default=1, ge=1)
+    """Candidates and backtests worked on at the same time, each in a process of its own."""
     history_days: int = Field(default=400, ge=14)
     """Days fetched for a city that has no data yet."""
     poll_seconds: float = Field(default=10.0, gt=0)
     """How often the service looks for a new champion, seconds."""
     request_timeout_seconds: float = Field(default=30.0, gt=0)
     """Deadline of one simulation, seconds."""
+    task_runner: Literal["threads", "dask"] = Field(default="threads")
+    """What the flows run a night's cities on: threads of one process, or a Dask cluster (extra `dask`)."""
+    workers: int = Field(default=4, ge=1, le=256)
+    """Cities fetched at the same time: threads, or processes of a local Dask cluster."""
+    dask_scheduler: str | None = Field(default=None)
+    """Address of a running Dask scheduler (tcp://host:8786); unset: a local cluster for the run."""
     gate_margin: float = Field(default=0.02, ge=0, le=0.5)
     """Relative loss on one signal that still counts as "not worse" at promotion."""
     gate_confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence with which a challenger must be better."""
+    alert_webhook_url: SecretStr | None = Field(default=None)
+    """Where alerts are posted as JSON; secret, since such addresses carry their own token."""
+    alert_repeat_days: float = Field(default=7.0, gt=0)
+    """Days after which an alert that still holds is told again."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO")
 
     @field_validator("home", "cities_dir", mode="after")
@@ -76,7 +100,7 @@ class Settings(BaseSettings):
         """Resolve against the working directory once, so that a later chdir cannot move the state."""
         return value.expanduser().resolve()
 
-    @field_validator("nightly_cities", mode="before")
+    @field_validator("nightly_cities", "candidates", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Read a comma-separated list."""
@@ -88,6 +112,12 @@ class Settings(BaseSettings):
     def lake_uri(self) -> str:
         """URI of the observations table."""
         return self.lake_uri_override or str(self.home / "lake" / "observations")
+
+    @property
+    def lake_forecasts_uri(self) -> str:
+        """URI of the table of the upstreams' forecasts, beside that of the observations."""
+        override = self.lake_uri_override
+        return f"{override.rstrip('/')}-forecasts" if override else str(self.home / "lake" / "forecasts")
 
     @property
     def tracking_uri(self) -> str:
@@ -113,6 +143,16 @@ class Settings(BaseSettings):
     def runs_dir(self) -> Path:
         """Working folders of training runs: checkpoints, bundles, reports."""
         return self.home / "runs"
+
+    @property
+    def forecasts_dir(self) -> Path:
+        """Forecasts as they were made each night, for scoring when the hours have come."""
+        return self.home / "forecasts"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Nightly reports, one folder per date."""
+        return self.home / "reports"
 
     @property
     def locks_dir(self) -> Path:

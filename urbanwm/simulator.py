@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,15 +16,16 @@ from urbanwm.assumptions import Assumptions, load_assumptions
 from urbanwm.baseline import BaselineForecaster, reference_forecast
 from urbanwm.cities import City
 from urbanwm.clock import floor_hour, require_utc
-from urbanwm.contracts.scenario import Forecast, InitialState, Policy, Scenario, ServedBy, Simulation
+from urbanwm.contracts.scenario import Forecast, Forecaster, Policy, Scenario, Simulation
 from urbanwm.contracts.signals import SIGNALS, TARGETS
+from urbanwm.effects import apply
 from urbanwm.errors import BadInput, BundleInvalid, DataUnavailable
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.freshness import last_present, rows_before
+from urbanwm.measures import measure_estimates
 from urbanwm.policy import (
     Doses,
     StatusQuo,
-    apply,
     clip_to_vocabulary,
     dose_schedule,
     observed_status_quo,
@@ -49,28 +50,6 @@ DEFAULT_SEED = 0
 """Used when a request names no seed: the same question then has the same answer."""
 START_LIMIT = timedelta(days=366)
 """How far a start may lie from the newest data (or from now): further out is no forecast of anything."""
-
-
-class Forecaster(Protocol):
-    """Who forecasts the status quo: the world model or the baseline."""
-
-    @property
-    def served_by(self) -> ServedBy:
-        """The name under which it answers."""
-        ...
-
-    def forecast(
-        self,
-        history: pd.DataFrame | None,
-        city: City,
-        start: datetime,
-        horizon_hours: int,
-        samples: int,
-        seed: int,
-        initial_state: InitialState | None = None,
-    ) -> Forecast:
-        """Return members `(samples, horizon_hours, 3)` of the status quo."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,6 +87,11 @@ class Outlook:
         """Members under the status quo, `(samples, horizon_hours, 3)`; computed once for all policies."""
         return self.members_under(self.doses(Policy()))
 
+    @property
+    def known(self) -> pd.DataFrame | None:
+        """The hours before the start."""
+        return None if self.history is None else self.history.iloc[: rows_before(self.history, self.start)]
+
     @cached_property
     def data_as_of(self) -> str | None:
         """The newest hour with a target value before the start, ISO 8601; None when there is none."""
@@ -134,6 +118,7 @@ class Outlook:
             self.forecast.members,
             doses,
             self.assumptions,
+            seed=self.seed,
             draws=self._draws,
             background_pm25=self.city.pm25_background,
             lagged=lagged,
@@ -275,6 +260,13 @@ def _effects(baseline: Float, scenario: Float, immediate: Float) -> dict[str, di
     return effects
 
 
+def _beside_assumptions(outlook: Outlook) -> dict[str, Any]:
+    """Return what the record says of marked measures; nothing for a city that marks none."""
+    if not outlook.city.measures:
+        return {}
+    return {"estimates_from_record": measure_estimates(outlook.city, outlook.known, outlook.assumptions)}
+
+
 def _meta(outlook: Outlook, policy: Policy, doses: Doses, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return who answered, from what, and how sure one may be of it."""
     forecast = outlook.forecast
@@ -289,7 +281,7 @@ def _meta(outlook: Outlook, policy: Policy, doses: Doses, provenance: Mapping[st
         "data_as_of": outlook.data_as_of,
         "degraded": bool(provenance.get("degraded", False)) or forecast.degraded,
         "reasons": list(dict.fromkeys(reasons)),
-        "assumptions": outlook.assumptions.describe(),
+        "assumptions": outlook.assumptions.describe() | _beside_assumptions(outlook),
         "policy_effective": policy_effective(policy, doses),
         "seed": outlook.seed,
         "samples": int(forecast.members.shape[0]),

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from urbanwm.cities import City, Location
-from urbanwm.contracts.tables import PARSED, validate
+from urbanwm.contracts.table_checks import PARSED, validate
 from urbanwm.settings import Settings
 from urbanwm.sources import source_module
 from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, Window

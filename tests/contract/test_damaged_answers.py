@@ -14,6 +14,7 @@ from tests.contract.answers import fixture, parse
 from urbanwm.errors import SourceError
 
 ANSWERS = [
+    ("waqi", "feed_fresh.json"),
     ("open_meteo", "weather_imperial_local.json"),
     ("open_meteo", "air_quality_gmt.json"),
     ("openaq", "hours.json"),

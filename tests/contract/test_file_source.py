@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from urbanwm import errors
-from urbanwm.contracts.tables import PARSED, validate
+from urbanwm.contracts.table_checks import PARSED, validate
 from urbanwm.sources import file
 from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, Window
 from urbanwm.sources.usual_value import HOURS_PER_WEEK, TRAILING_WEEKS, WARM_UP_WEEKS, usual_values

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from urbanwm import errors
-from urbanwm.contracts.tables import PARSED, validate
+from urbanwm.contracts.table_checks import PARSED, validate
 from urbanwm.sources import parse_recorded, waqi
 from urbanwm.sources.aqi import BANDS, aqi_to_pm25, pm25_to_aqi
 from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, Window
-from urbanwm.sources.waqi_feed import great_circle_km
+from urbanwm.sources.geo import great_circle_km
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "waqi"
 READ_AT = datetime(2026, 1, 15, 8, 0, tzinfo=UTC)
@@ -321,15 +321,18 @@ def test_recorded_error_bodies_are_named(name: str, kind: type[errors.SourceErro
         parse(body(name))
 
 
-def test_a_maintenance_page_with_a_server_error_is_an_outage() -> None:
+def test_a_maintenance_page_is_an_outage_whatever_its_status() -> None:
     with pytest.raises(errors.UpstreamUnavailable, match="503"):
         parse(body("maintenance.html"), status=503)
+    with pytest.raises(errors.UpstreamUnavailable, match="web page") as caught:
+        parse(body("maintenance.html"), status=200)
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"   ", body("maintenance.html"), body("feed_fresh.json")[:300], b"\xff\xfe\x00", b"[" * 100_000],
-    ids=["empty", "blank", "html", "cut off", "not text", "bottomless"],
+    [b"", b"   ", body("feed_fresh.json")[:300], b"\xff\xfe\x00", b"[" * 100_000],
+    ids=["empty", "blank", "cut off", "not text", "bottomless"],
 )
 def test_what_is_not_json_is_malformed_and_may_be_tried_again(content: bytes) -> None:
     with pytest.raises(errors.MalformedPayload) as caught:

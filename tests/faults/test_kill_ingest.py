@@ -25,7 +25,7 @@ WORKER = textwrap.dedent(
     from datetime import UTC, datetime, timedelta
     from pathlib import Path
 
-    import urbanwm.ingest.run
+    import urbanwm.ingest.plan
     from tests.fake_source import Config, FakeSource, city
     from urbanwm.ingest import ingest_city
     from urbanwm.lake import Lake
@@ -38,7 +38,7 @@ WORKER = textwrap.dedent(
         source.values[station] = lambda ctx, level=level: {
             start + timedelta(hours=i): level + i % 13 for i in range(hours)
         }
-    urbanwm.ingest.run.source_module = lambda name: source
+    urbanwm.ingest.plan.source_module = lambda name: source
     place = city({name: [Config(source="fake", station=s)] for name, s in (("pm25", "1"), ("no2", "2"))})
     settings = load_settings(home=home)
     lake = Lake(settings.lake_uri)

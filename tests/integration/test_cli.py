@@ -93,6 +93,33 @@ def test_the_doctor_reports_keys_without_showing_them(shell):
     assert report["cities"]["demo"]["signals"]["pm25"]["age_hours"] is not None
 
 
+def test_the_doctor_leaves_with_3_when_a_city_lacks_something_it_needs(shell, tmp_path):
+    (tmp_path / "lost.yaml").write_text(
+        "name: lost\ntimezone: UTC\nlocation: {latitude: 1, longitude: 1}\n"
+        "signals:\n  pm25: [{source: file, path: nowhere.csv}]\n"
+    )
+    done = shell("doctor", "--city", "lost", "--json", URBANWM_CITIES=str(tmp_path))
+    report = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert report["cities"]["lost"]["unserved"] == ["pm25"]
+    assert "nowhere.csv" in report["problems"][0]
+    done = shell("doctor", "--city", "lost", "--offline", URBANWM_CITIES=str(tmp_path))
+    assert done.returncode == 0
+    assert "no data" in done.stdout
+
+
+def test_ingest_tells_its_progress_on_stderr_and_the_gaps_at_the_end(shell):
+    done = shell("ingest", "--city", "demo", "--from", "2026-01-01")
+    assert done.returncode == 0
+    assert "1/9 pm25 from synthetic:demo-7" in done.stderr
+    assert "every signal has every hour" in done.stdout
+    silent = shell("ingest", "--city", "demo", "--json")
+    assert "pm25 from" not in silent.stderr
+    record = json.loads(silent.stdout)["record"]
+    assert record["gaps"] == []
+    assert {line["coverage"] for line in record["signals"]} == {1.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "kind", "named"),
     [

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from urbanwm.errors import DataUnavailable
+from urbanwm.errors import DataUnavailable, SourceError
+from urbanwm.ingest import Gathered, IngestReport
 from urbanwm.pipeline import CityIngest, PromotionOutcome, TrainOutcome
 from urbanwm.settings import load_settings
 
@@ -51,9 +52,15 @@ def pipeline(harness, monkeypatch):
         asked=[], ingests=[CityIngest("demo", inserted=5, version=8)], trained=TRAINED, promoted=PROMOTED
     )
 
-    def ingest_one(name, settings, clock):
-        made.asked.append(("ingest", name, clock()))
-        return made.ingests.pop(0) if len(made.ingests) > 1 else made.ingests[0]
+    def gather_city(city, settings, clock):
+        made.asked.append(("ingest", city.name, clock()))
+        outcome = made.ingests.pop(0) if len(made.ingests) > 1 else made.ingests[0]
+        report = IngestReport(city.name, clock(), version=outcome.version or 8, inserted=outcome.inserted)
+        for text in outcome.errors:
+            error = SourceError(text.partition(": ")[2])
+            error.retryable = outcome.retryable
+            report.failed("waqi", "pm25", error)
+        return Gathered(city, report)
 
     def answer(kind, value):
         def call(*arguments, **named):
@@ -65,11 +72,12 @@ def pipeline(harness, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(ingest, "ingest_one", ingest_one)
+    monkeypatch.setattr(ingest, "gather_city", gather_city)
+    monkeypatch.setattr(ingest, "merge_cities", lambda found, *rest: [one.report for one in found])
     monkeypatch.setattr(train, "run_train", answer("train", "trained"))
     monkeypatch.setattr(promote, "run_promote", answer("promote", "promoted"))
     monkeypatch.setattr(
-        ingest, "ingest_city_task", ingest.ingest_city_task.with_options(retry_delay_seconds=0)
+        ingest, "gather_city_task", ingest.gather_city_task.with_options(retry_delay_seconds=0)
     )
     return made
 

@@ -71,7 +71,7 @@ def test_write_correct_read_compact_and_vacuum_in_an_object_store(lake):
     assert lake.version() == -1
     first = lake.upsert(series([1, 2, 3]))
     assert first.inserted == 3
-    assert lake.upsert(series([1, 2, 3])) == Commit(first.version, 0, 0)
+    assert lake.upsert(series([1, 2, 3])) == Commit(first.version)
     second = lake.upsert(batch(observation(1, 20, known=90), observation(4, 5)))
     assert (second.inserted, second.updated) == (1, 1)
     lake.upsert(batch(observation(3, 0)))
@@ -79,7 +79,7 @@ def test_write_correct_read_compact_and_vacuum_in_an_object_store(lake):
     before = lake.read_provenance("x")
     assert lake.compact() == 1
     assert lake.read_provenance("x").equals(before)
-    lake.vacuum(second.version, retention_hours=0)
+    lake.vacuum([second.version], retention_hours=0)
     assert lake.read_provenance("x").equals(before)
     assert lake.read("x", version=second.version)["pm25"].iloc[1] == 20
     assert lake.cities() == ["x"]

@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urbanwm.contracts.tables import PARSED, validate
+from urbanwm.contracts.table_checks import PARSED, validate
 from urbanwm.sources import file
 from urbanwm.sources.base import ParseContext, Parsed, RawPayload
 from urbanwm.sources.usual_value import HOURS_PER_WEEK, WARM_UP_WEEKS, usual_values

@@ -12,8 +12,9 @@ from tests.toy_city import toy_city
 from urbanwm.assumptions import load_assumptions
 from urbanwm.contracts.scenario import Policy, PolicyPeriod
 from urbanwm.contracts.signals import SIGNALS, TARGETS
+from urbanwm.effects import apply
 from urbanwm.members import couple, member_levels, quantile_function
-from urbanwm.policy import StatusQuo, apply, clip_to_vocabulary, dose_schedule
+from urbanwm.policy import StatusQuo, clip_to_vocabulary, dose_schedule
 
 PM25, TRAFFIC = 0, 2
 CITY = toy_city()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from tests.small_world import bundle_folder, random_model, small_experiment, small_series
 from urbanwm.errors import BundleInvalid
 from urbanwm.features import Windows
-from urbanwm.model.bundle import Bundle
+from urbanwm.model.bundle import ROWS_PER_RUN, Bundle
 from urbanwm.model.bundle_files import FILES, MANIFEST, manifest_bytes
 from urbanwm.model.config import load_experiment
 from urbanwm.model.export import export_bundle
@@ -100,6 +101,33 @@ def test_the_full_size_graphs_answer_like_the_network_over_a_week(kind: str, tmp
     assert time.perf_counter() - started < 5.0
 
 
+def test_thousands_of_policies_are_imagined_a_part_at_a_time(exported: tuple[str, Path]) -> None:
+    """The answer is that of one row by itself, and no run of the graph sees more rows than fit the cache."""
+    bundle, rows = Bundle.load(exported[1]), 2 * ROWS_PER_RUN + 5
+    windows = _windows(exported[0], rows=1, horizon=6)
+    h, z = bundle.filter(windows)
+    ahead = slice(windows.context_hours, None)
+    action = np.random.default_rng(0).random((rows, 6, windows.action.shape[2]), dtype=np.float32)
+
+    def shared(value: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(value, (rows, *value.shape[1:]))
+
+    seen: list[int] = []
+    session = bundle._rollout
+    bundle._rollout = SimpleNamespace(
+        get_inputs=session.get_inputs,
+        run=lambda names, feeds: (seen.append(len(feeds["action"])), session.run(names, feeds))[1],
+    )
+    many = (*map(shared, (h, z, windows.known[:, ahead])), action, shared(windows.skip[:, ahead]))
+    outputs, paths = bundle.imagine_outputs(*many), bundle.imagine(*many)
+    assert max(seen) == ROWS_PER_RUN
+    np.testing.assert_array_equal(outputs, paths.output)
+    for row in (0, ROWS_PER_RUN - 1, ROWS_PER_RUN, rows - 1):
+        alone = bundle.imagine(*(value[row : row + 1] for value in many))
+        for whole, single in zip(paths, alone, strict=True):
+            np.testing.assert_allclose(whole[row : row + 1], single, rtol=1e-5, atol=1e-5)
+
+
 def test_no_noise_means_the_latent_means(exported: tuple[str, Path]) -> None:
     kind, folder = exported
     bundle, windows = Bundle.load(folder), _windows(kind, 2, 6)
@@ -127,7 +155,7 @@ def test_a_fresh_process_without_torch_gives_the_identical_rollout(exported: tup
 import sys, json, hashlib
 from pathlib import Path
 import numpy as np
-from urbanwm.model.bundle import Bundle
+from urbanwm.model.bundle import ROWS_PER_RUN, Bundle
 from urbanwm.model.bundle_files import EXAMPLE, read_example
 bundle = Bundle.load(Path(sys.argv[1]))
 bundle.smoke_test()

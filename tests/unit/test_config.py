@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -119,9 +121,17 @@ def test_every_key_is_read_by_the_code() -> None:
 
 
 def test_every_key_is_documented() -> None:
+    """By reading the source: letting pydantic collect the docstrings would slow every start by 0.15 s."""
     for section in (ModelConfig, TrainingConfig):
-        undocumented = [name for name, field in section.model_fields.items() if not field.description]
-        assert undocumented == []
+        body = ast.parse(inspect.getsource(section)).body[0].body
+        documented = {
+            field.target.id
+            for field, after in pairwise(body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        }
+        assert set(section.model_fields) - documented == set()
 
 
 @pytest.mark.parametrize("module", ["urbanwm.model", "urbanwm.model.config", "urbanwm.model.bundle"])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from urbanwm.clock import floor_hour, parse_time, require_utc
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import SIGNALS, TARGETS, nearest_name
-from urbanwm.contracts.tables import PARSED, empty_rows, validate
+from urbanwm.contracts.table_checks import PARSED, validate
+from urbanwm.contracts.tables import empty_rows
 from urbanwm.errors import BadInput, InternalContractBroken, RateLimited
 
 

@@ -17,6 +17,7 @@ import responses
 from urbanwm import errors
 from urbanwm.sources.base import RawPayload
 from urbanwm.sources.http import Politeness, check_status, excerpt, get, retry_after_seconds
+from urbanwm.sources.quota import Quotas, rest_seconds
 
 URL = "https://upstream.example/data"
 NOW = datetime(2026, 1, 15, 8, tzinfo=UTC)
@@ -34,7 +35,7 @@ class Waits:
 
 
 def ask(waits: Waits | None = None, **options: Any) -> RawPayload:
-    options = {"secret_params": {"token": KEY}, "jitter": lambda: 1.0, **options}
+    options = {"secret_params": {"token": KEY}, "jitter": lambda: 1.0, "quotas": Quotas(), **options}
     return get(URL, source="test", clock=lambda: NOW, sleep=waits or Waits(), **options)
 
 
@@ -229,3 +230,48 @@ def test_a_backoff_never_exceeds_its_cap() -> None:
         attempts=20, first_wait_seconds=1, longest_wait_seconds=timedelta(minutes=1).seconds
     )
     assert max(politeness.backoff_seconds(attempt, 1.0) for attempt in range(1, 20)) == 60.0
+
+
+# --- quotas ---
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "31"}, 31),
+        ({"ratelimit-remaining": "0;w=60", "ratelimit-reset": "8"}, 8),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW.timestamp()) + 45)}, 45),
+        ({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "31"}, 0),
+        ({"x-ratelimit-remaining": "0"}, 0),
+        ({"x-ratelimit-remaining": "none", "x-ratelimit-reset": "soon"}, 0),
+        ({}, 0),
+    ],
+)
+def test_headers_say_how_long_an_upstream_wants_to_rest(headers: dict[str, str], seconds: float) -> None:
+    assert rest_seconds(headers, NOW) == seconds
+
+
+def used_up(reset: int) -> dict[str, str]:
+    return {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(reset)}
+
+
+@responses.activate
+def test_a_used_up_quota_is_waited_for_before_the_next_request() -> None:
+    responses.get(URL, body=b"{}", headers=used_up(20))
+    waits, quotas = Waits(), Quotas(monotonic=lambda: 100.0)
+    for _ in range(2):
+        ask(waits, quotas=quotas)
+    assert waits.seconds == [20]
+    assert quotas.wait_seconds("another source") == 0
+
+
+@responses.activate
+def test_a_quota_that_returns_in_an_hour_ends_the_asking() -> None:
+    responses.get(URL, body=b"{}", headers=used_up(3600))
+    waits, quotas = Waits(), Quotas(monotonic=lambda: 100.0)
+    ask(waits, quotas=quotas)
+    with pytest.raises(errors.RateLimited, match="3600 s") as caught:
+        ask(waits, quotas=quotas)
+    assert caught.value.retryable
+    assert len(responses.calls) == 1
+    assert waits.seconds == []

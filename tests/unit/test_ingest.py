@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import urbanwm.ingest.run
+import urbanwm.ingest.gather
+import urbanwm.ingest.plan
 from tests.fake_source import START, Config, FakeSource, city
 from urbanwm.cities import City, load_city
 from urbanwm.errors import (
@@ -26,7 +27,7 @@ from urbanwm.ingest import city_now, ingest_city
 from urbanwm.lake import Lake
 from urbanwm.settings import Settings, load_settings
 from urbanwm.sources import file, source_module
-from urbanwm.sources.base import SourceConfig
+from urbanwm.sources.base import SourceConfig, Traits
 
 NOW = datetime(2025, 3, 10, 12, 20, tzinfo=UTC)
 
@@ -53,7 +54,7 @@ def lake(settings) -> Lake:
 def source(monkeypatch) -> FakeSource:
     fake = FakeSource()
     monkeypatch.setattr(
-        urbanwm.ingest.run, "source_module", lambda name: fake if name == "fake" else source_module(name)
+        urbanwm.ingest.plan, "source_module", lambda name: fake if name == "fake" else source_module(name)
     )
     return fake
 
@@ -333,7 +334,7 @@ def test_a_long_archive_is_reduced_on_the_way(source, settings, tmp_path, lake, 
         source.values["1"] = hourly(START, 10, lambda i, run=run: 5.5 + (i + run) // 3)
         ingest_city(place, settings, start=START, clock=clock)
         clock.now += timedelta(hours=1)
-    monkeypatch.setattr(urbanwm.ingest.run, "ROWS_BEFORE_REDUCTION", 15)
+    monkeypatch.setattr(urbanwm.ingest.gather, "ROWS_BEFORE_REDUCTION", 15)
     second, _ = rebuilt(place, settings, tmp_path, clock)
     assert same_content(lake, second, "x")
 
@@ -386,7 +387,7 @@ def test_now_is_the_hour_or_the_end_of_a_recording(settings, source, lake):
 
 
 def test_a_live_source_may_give_the_hour_in_progress(source, settings, lake, monkeypatch):
-    monkeypatch.setattr("urbanwm.ingest.plan.LIVE_SOURCES", frozenset({"fake"}))
+    source.TRAITS = Traits(live=True)
     source.values["1"] = hourly(NOW.replace(minute=0), 1)
     place = city({"pm25": [entry()]})
     assert ingest_city(place, settings, clock=Clock()).inserted == 1
@@ -396,7 +397,7 @@ def test_a_live_source_may_give_the_hour_in_progress(source, settings, lake, mon
 
 
 def test_one_answer_for_several_signals_is_fetched_once(source, settings, monkeypatch):
-    monkeypatch.setattr(urbanwm.ingest.run, "SHARED_ANSWERS", frozenset({"fake"}))
+    source.TRAITS = Traits(one_answer=True)
     source.values["1"] = hourly(START, 3)
     place = city({"pm25": [entry()], "no2": [entry()], "humidity_pct": [entry("2")]})
     source.values["2"] = hourly(START, 3)

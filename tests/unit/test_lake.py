@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+import urbanwm.lake.stored
 import urbanwm.lake.table
 from tests.lake_batches import START, batch, long_batch, observation, series
 from urbanwm.contracts.signals import SIGNALS, Signal
 from urbanwm.errors import BadInput, DataUnavailable, InternalContractBroken, LakeConflict
 from urbanwm.lake import Commit, Lake
-from urbanwm.lake.layout import TARGET_FILE_BYTES, fragmented_years
+from urbanwm.lake.upkeep import TARGET_FILE_BYTES, fragmented_partitions
 
 PREFERENCE = {("x", "pm25"): ["best", "second"]}
 
@@ -59,8 +60,8 @@ def test_a_missing_value_stays_missing(lake):
 def test_the_same_batch_again_makes_no_new_version(lake):
     rows = series([1, 2, 3])
     version = lake.upsert(rows).version
-    assert lake.upsert(rows) == Commit(version, 0, 0)
-    assert lake.upsert(pd.concat([rows, rows], ignore_index=True)) == Commit(version, 0, 0)
+    assert lake.upsert(rows) == Commit(version)
+    assert lake.upsert(pd.concat([rows, rows], ignore_index=True)) == Commit(version)
 
 
 def test_a_correction_is_a_new_version_and_the_old_answer_can_be_reproduced(lake):
@@ -213,7 +214,7 @@ def test_compaction_changes_no_value_and_then_has_nothing_to_do(lake):
     assert lake.version() == version
     for city, expected in before.items():
         pd.testing.assert_frame_equal(lake.read_provenance(city), expected)
-    assert lake.upsert(batch(observation(2, 2))) == Commit(version, 0, 0)
+    assert lake.upsert(batch(observation(2, 2))) == Commit(version)
 
 
 def test_fragmentation_is_overlap_size_or_crumbs():
@@ -222,18 +223,18 @@ def test_fragmentation_is_overlap_size_or_crumbs():
     def files(count: int, size: int, stride: int) -> pd.DataFrame:
         first = [pd.Timestamp(START) + index * stride * day for index in range(count)]
         return pd.DataFrame(
-            {"year": 2025, "bytes": size, "first": first, "last": [start + 2 * day for start in first]}
+            {"partition": 2025, "bytes": size, "first": first, "last": [start + 2 * day for start in first]}
         )
 
-    assert fragmented_years(files(3, TARGET_FILE_BYTES, stride=2)) == []
-    assert fragmented_years(files(3, TARGET_FILE_BYTES, stride=1)) == [2025]
-    assert fragmented_years(files(1, 5 * TARGET_FILE_BYTES, stride=2)) == [2025]
-    assert fragmented_years(files(40, 1000, stride=2)) == [2025]
+    assert fragmented_partitions(files(3, TARGET_FILE_BYTES, stride=2)) == []
+    assert fragmented_partitions(files(3, TARGET_FILE_BYTES, stride=1)) == [2025]
+    assert fragmented_partitions(files(1, 5 * TARGET_FILE_BYTES, stride=2)) == [2025]
+    assert fragmented_partitions(files(40, 1000, stride=2)) == [2025]
 
 
 def test_vacuum_keeps_every_version_that_lineage_needs(lake):
     versions = [lake.upsert(batch(observation(0, value, known=value))).version for value in (1, 2, 3, 4)]
-    removed = lake.vacuum(versions[2], retention_hours=0)
+    removed = lake.vacuum(versions[2:3], retention_hours=0)
     assert removed > 0
     assert lake.read("x", version=versions[2])["pm25"].tolist() == [3]
     assert lake.read("x", version=versions[3])["pm25"].tolist() == [4]
@@ -245,14 +246,14 @@ def test_vacuum_keeps_every_version_that_lineage_needs(lake):
 def test_vacuum_spares_files_that_a_reader_may_still_hold(lake):
     for value in (1, 2, 3):
         lake.upsert(batch(observation(0, value, known=value)))
-    assert lake.vacuum(lake.version()) == 0
+    assert lake.vacuum([lake.version()]) == 0
 
 
 @pytest.mark.parametrize("keep", [-1, 99])
 def test_vacuum_refuses_a_version_that_does_not_exist(lake, keep):
     lake.upsert(series([1]))
-    with pytest.raises(BadInput, match="keep_version"):
-        lake.vacuum(keep)
+    with pytest.raises(BadInput, match="keep_versions"):
+        lake.vacuum([keep])
 
 
 def test_a_large_batch_is_written_in_several_commits(lake, monkeypatch):
@@ -265,10 +266,10 @@ def test_a_large_batch_is_written_in_several_commits(lake, monkeypatch):
 
 def test_a_writer_that_never_wins_gives_up_with_a_retryable_error(lake, monkeypatch):
     lake.upsert(series([1]))
-    monkeypatch.setattr(urbanwm.lake.table, "COMMIT_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(urbanwm.lake.stored, "COMMIT_PATIENCE_SECONDS", 0.2)
 
     def always_late(*args: object) -> Commit:
-        raise urbanwm.lake.table.CommitFailedError("a concurrent transaction won")
+        raise urbanwm.lake.stored.CommitFailedError("a concurrent transaction won")
 
     monkeypatch.setattr(lake, "_upsert_once", always_late)
     with pytest.raises(LakeConflict) as caught:

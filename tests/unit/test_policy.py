@@ -11,11 +11,11 @@ from tests.toy_city import END, toy_city, toy_history
 from urbanwm.assumptions import Assumptions, load_assumptions, preset_names
 from urbanwm.contracts.scenario import Policy, PolicyPeriod
 from urbanwm.contracts.signals import TARGETS
+from urbanwm.effects import apply, arrived
 from urbanwm.errors import BadInput
 from urbanwm.policy import (
     StatusQuo,
     action_schedule,
-    apply,
     dose_schedule,
     observed_status_quo,
     policy_effective,
@@ -170,6 +170,14 @@ class TestStatusQuo:
     def test_an_unknown_share_is_named_as_such(self):
         assert "not known" in observed_status_quo(None, CITY, END).origin
 
+    def test_windy_weeks_leave_a_standard_error(self):
+        history = toy_history()
+        weekly = np.array([0.3, 0.5, 0.3, 0.5, 0.3, 0.5, 0.3, 0.5])
+        history.iloc[-8 * 168 :, history.columns.get_loc("renewable_share")] = weekly.repeat(168)
+        quo = observed_status_quo(history, CITY, END)
+        assert quo.renewable_mix == 0.4
+        assert quo.renewable_mix_error == pytest.approx(weekly.std(ddof=1) / np.sqrt(8))
+
     def test_shares_after_the_start_are_not_seen(self):
         history = toy_history()
         history.loc[history.index >= END - timedelta(hours=24), "renewable_share"] = 1.0
@@ -184,7 +192,8 @@ class TestResponse:
                 assert under(policy, preset).tobytes() == members().tobytes()
 
     def test_traffic_reacts_at_once_and_pm25_with_a_delay(self):
-        change = under(Policy(car_free_ratio=1.0)) / members() - 1.0
+        steady = np.ones_like(members()) * [20.0, 1000.0, 1.0]
+        change = under(Policy(car_free_ratio=1.0), before=steady) / steady - 1.0
         assert np.ptp(change[..., TRAFFIC], axis=1).max() < 1e-12
         pm25 = change[..., PM25].mean(axis=0)
         assert (np.diff(pm25) < 0).all()
@@ -197,6 +206,63 @@ class TestResponse:
         assert (change[:8] == 0.0).all()
         assert change[20] < 0.0
         assert abs(change[45]) < 0.05 * abs(change[19])
+
+    def test_a_cut_is_missing_from_the_air_for_as_long_as_that_air_stays(self):
+        policy = Policy(schedule=[PolicyPeriod(to_hour=4, car_free_ratio=1.0)])
+        before = np.ones_like(members()) * [20.0, 1000.0, 1.0]
+        before[:, 4:, PM25] = 80.0  # the evening's air is four times as full, but not of what was cut
+        cleared = before.copy()
+        cleared[:, 4:, PM25] = 5.0  # the wind has taken most of it away, cut or not
+        full, clear = (under(policy, before=air) - air for air in (before, cleared))
+        keep = np.exp(-1 / 6)
+        assert full[:, 4, PM25] == pytest.approx(full[:, 3, PM25] * keep)
+        assert clear[:, 4, PM25] == pytest.approx(clear[:, 3, PM25] * 5.0 / 20.0)
+
+    def test_a_dose_that_lasts_arrives_in_full_whatever_the_weather(self):
+        wild = np.random.default_rng(0).uniform(0.0, 100.0, (5, 168))
+        wild[2, 40:60] = 0.0
+        response = arrived(np.ones((1, 168)), 6.0, wild)
+        assert ((response >= 0.0) & (response <= 1.0 + 1e-12)).all()
+        assert (response[:, -1] > 0.99).all()
+
+    def test_a_lag_of_demand_does_not_depend_on_the_level(self):
+        assert arrived(np.ones((1, 5)), 4.0).shape == (1, 5)
+        assert arrived(np.ones((1, 5)), 4.0)[0, 3] == pytest.approx(1 - np.exp(-1))
+
+    def test_only_the_local_part_reacts_where_the_assumption_says_so(self):
+        own = {"lever": "car_free_ratio", "signal": "pm25", "low": -0.5, "central": -0.5, "high": -0.5}
+        local = Assumptions(name="own", coefficients=[own | {"source": "x", "part": "local"}])
+        before = members()
+        before[:, 0, PM25] = 2.0
+        after = apply(before, doses(Policy(car_free_ratio=1.0)), local, seed=0, background_pm25=3.0)
+        assert after[:, 1:, PM25] == pytest.approx(3.0 + 0.5 * (before[:, 1:, PM25] - 3.0))
+        assert (after[:, 0, PM25] == 2.0).all()
+        with pytest.raises(BadInput, match="local"):
+            load_assumptions(
+                {
+                    "name": "own",
+                    "coefficients": [own | {"source": "x", "part": "local", "signal": "energy_mwh"}],
+                }
+            )
+
+    def test_an_effect_that_may_not_exist_has_an_interval_that_reaches_zero(self):
+        effect = (under(Policy(renewable_mix=0.9)) - members())[..., PM25].mean(axis=1)
+        low, high = np.quantile(effect, (0.05, 0.95), method="hazen")
+        assert low < 0.0 == high
+        assert effect.mean() < 0.0
+
+    def test_what_is_not_known_of_the_status_quo_widens_and_fades_towards_it(self):
+        def spread(mix: float, error: float) -> np.ndarray:
+            laid = doses(Policy(renewable_mix=mix), StatusQuo(0.4, renewable_mix_error=error))
+            excess = laid.member_excess("renewable_mix", np.linspace(-2.5, 2.5, 11))
+            return np.broadcast_to(excess, (11, HOURS))
+
+        assert (spread(0.7, 0.0) == 0.7 - 0.4).all()
+        assert np.ptp(spread(0.7, 0.02)[:, 0]) == pytest.approx(5 * 0.02)
+        assert spread(0.7, 0.02)[:, 0].mean() == pytest.approx(0.3)
+        assert (spread(0.4, 0.02) == 0.0).all()
+        steps = np.diff([spread(mix, 0.05)[:, 0] for mix in np.linspace(0, 1, 41)], axis=0)
+        assert (steps >= -1e-12).all()
 
     def test_without_lag_the_effect_follows_the_dose(self):
         policy = Policy(schedule=[PolicyPeriod(from_hour=8, to_hour=20, car_free_ratio=1.0)])

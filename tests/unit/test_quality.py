@@ -131,11 +131,34 @@ def test_flags_do_not_depend_on_how_the_record_is_cut():
     values[500:520] = 17.3
     values[800:812] *= 14
     whole = check(rows(values)).rows
-    assert set(whole["flags"]) == {"", "flatline", "unit_jump_suspected"}
+    found = {flag for text in whole["flags"] for flag in text.split(",")}
+    assert found == {"", "flatline", "jump_suspected", "unit_jump_suspected"}
     for cut in (503, 507, 803, 810):
         early = check(rows(values).iloc[:cut]).rows
         late = check(rows(values).iloc[cut:], history=early).rows
         pd.testing.assert_frame_equal(pd.concat([early, late], ignore_index=True), whole)
+
+
+def test_a_concentration_of_zero_may_repeat_and_a_whole_one_may_not():
+    values = noise(40)
+    values[5:15], values[20:30] = 0.0, 12.0
+    flagged = check(rows(values)).rows["flags"] == "flatline"
+    assert np.flatnonzero(flagged).tolist() == [25, 26, 27, 28, 29]
+
+
+def test_a_spike_is_marked_and_kept():
+    values = noise(40)
+    values[20] = 400
+    checked = check(rows(values))
+    assert np.flatnonzero(checked.rows["flags"] == "jump_suspected").tolist() == [20]
+    assert checked.rows["value"].iloc[20] == 400
+    assert not check(rows([0.4, 0.5, 0.4, 0.6, 3.0])).flagged
+
+
+def test_milligrams_for_micrograms_are_suspected():
+    values = noise(24 * 20)
+    values[400:] /= 1000
+    assert check(rows(values)).flagged["unit_jump_suspected"] > 70
 
 
 def test_energy_in_another_unit_is_dropped():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from structlog.testing import capture_logs
 
 from serving import security
 from serving.body import BODY_LIMIT_BYTES
-from serving.envelope import DeadlineExceeded, Overloaded
+from serving.envelope import ClientGone, DeadlineExceeded, Overloaded
 from serving.retrain import Job, Retrainer
-from serving.work import Checkpoint, WorkQueue
+from serving.work import ADMITTED_ALWAYS, Checkpoint, WorkQueue
 from tests.serving_fakes import API_KEY, World, cached, history, serving
 
 JSON = {"content-type": "application/json"}
@@ -154,7 +155,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     release = threading.Event()
 
     async def scene() -> None:
-        queue = WorkQueue(5, threads=1, waiting=1)
+        queue = WorkQueue(5, admitted_max=2)
         busy = [asyncio.create_task(queue.run(lambda _: release.wait())) for _ in range(2)]
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded) as refused:
@@ -174,7 +175,7 @@ def test_a_deadline_drops_waiting_work_and_keeps_the_slot_of_running_work() -> N
     began: list[str] = []
 
     async def scene() -> None:
-        queue = WorkQueue(0.1, threads=1, waiting=1)
+        queue = WorkQueue(0.1, admitted_max=2)
         running = asyncio.create_task(queue.run(lambda _: release.wait()))
         await asyncio.sleep(0.01)
         waiting = asyncio.create_task(queue.run(lambda _: began.append("late")))
@@ -204,7 +205,7 @@ def test_work_that_outlives_its_deadline_ends_at_its_next_checkpoint() -> None:
             ended.set()
 
     async def scene() -> None:
-        queue = WorkQueue(0.1, threads=1, waiting=0)
+        queue = WorkQueue(0.1, admitted_max=1)
         with pytest.raises(DeadlineExceeded):
             await queue.run(search)
         assert await asyncio.to_thread(ended.wait, 2)
@@ -213,6 +214,97 @@ def test_work_that_outlives_its_deadline_ends_at_its_next_checkpoint() -> None:
         queue.close()
 
     asyncio.run(scene())
+
+
+def test_work_that_takes_long_shortens_the_queue_and_names_the_wait() -> None:
+    async def scene() -> None:
+        queue = WorkQueue(5, patience_seconds=1.0)
+        queue._usual_seconds = 0.5
+        release = threading.Event()
+        busy = [asyncio.create_task(queue.run(lambda _: release.wait())) for _ in range(ADMITTED_ALWAYS)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(Overloaded) as refused:
+            queue.check()
+        assert refused.value.headers["Retry-After"] == str(math.ceil(ADMITTED_ALWAYS * 0.5))
+        queue._usual_seconds = 0.001
+        queue.check()
+        release.set()
+        await asyncio.gather(*busy)
+        queue.close()
+
+    asyncio.run(scene())
+
+
+def test_the_usual_duration_follows_what_is_measured() -> None:
+    async def scene() -> None:
+        queue = WorkQueue(5)
+        for _ in range(30):
+            await queue.run(lambda _: threading.Event().wait(0.005))
+        assert 0.003 < queue._usual_seconds < 0.2
+        queue.close()
+
+    asyncio.run(scene())
+
+
+def test_work_for_a_client_that_hung_up_is_dropped_and_its_place_is_free() -> None:
+    release, begun = threading.Event(), []
+
+    async def scene() -> None:
+        queue = WorkQueue(5, admitted_max=2)
+        running = asyncio.create_task(queue.run(lambda _: release.wait()))
+        await asyncio.sleep(0)
+        with pytest.raises(ClientGone):
+            await queue.run(lambda _: begun.append("nobody waits"), gone=asyncio.sleep(0.01))
+        await asyncio.sleep(0.02)
+        queue.check()
+        release.set()
+        assert await running
+        queue.close()
+
+    asyncio.run(scene())
+    assert not begun
+
+
+def test_a_refusal_under_load_reads_no_body_and_is_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WorkQueue, "check", busy)
+    monkeypatch.setattr(security, "log", structlog.get_logger())
+    with capture_logs() as lines:
+        response = world.client.post("/api/simulate", content=b"not even JSON", headers=JSON)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    assert response.json()["error"]["type"] == "Overloaded"
+    assert (lines[0]["route"], lines[0]["status"], lines[0]["error"]) == ("/api/simulate", 429, "Overloaded")
+    assert world.client.get("/api/health").status_code == 200
+
+
+def busy(_: WorkQueue) -> None:
+    raise Overloaded("busy", headers={"Retry-After": "1"})
+
+
+@pytest.mark.parametrize(("length", "closes"), [(1000, False), (100_000, True)])
+def test_a_connection_with_much_of_a_refused_body_to_come_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch, length: int, closes: bool
+) -> None:
+    monkeypatch.setattr(WorkQueue, "check", busy)
+    response = world.client.post("/api/simulate", content=b" " * length, headers=JSON)
+    assert (response.headers.get("connection") == "close") is closes
+
+
+def test_a_search_or_a_city_that_must_be_read_first_waits_on_a_queue_of_its_own(world: World) -> None:
+    assert world.answers.is_slow({"city": "lahore"})
+    world.simulate()
+    assert not world.answers.is_slow({"city": "Lahore"})
+    assert world.answers.is_slow({"city": "lahore", "scenarios": [{}] * 5})
+    for odd in ({}, {"city": 3}, {"city": None, "scenarios": 1}):
+        assert world.answers.is_slow(odd)
+
+
+def test_a_made_up_method_is_not_a_label_of_its_own(world: World) -> None:
+    world.client.request("BREW", "/api/health")
+    text = world.client.get("/metrics").text
+    assert "BREW" not in text
+    assert 'method="other"' in text
 
 
 def test_a_search_is_given_up_when_nobody_waits_for_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from urbanwm import errors
 from urbanwm.contracts.signals import ACTIONS, SIGNALS, TARGETS, WEATHER
-from urbanwm.contracts.tables import PARSED, validate
+from urbanwm.contracts.table_checks import PARSED, validate
 from urbanwm.sources import synthetic as source
 from urbanwm.sources.base import FetchContext, ParseContext, RawPayload, Window
 from urbanwm.synthetic import BLOCK_HOURS, REFERENCE_INPUTS, SyntheticUrbanDataset
@@ -239,6 +239,33 @@ def test_a_higher_renewable_mix_acts_through_the_realised_share() -> None:
     effect = DEMO.parameters.energy_per_renewable_share
     assert np.allclose(
         factor, (1 + effect * held["renewable_share"]) / (1 + effect * without["renewable_share"])
+    )
+
+
+def test_a_measure_holds_in_its_hours_and_ends_and_its_echo_fades() -> None:
+    window, begins = (START, START + 400 * HOUR), START + 100 * HOUR
+    measure = Intervention(begins, car_free_ratio=0.5, end=begins + 48 * HOUR, hours=(7, 8))
+    without = DEMO.hours(*window, "Europe/Berlin")
+    held = DEMO.hours(*window, "Europe/Berlin", intervention=measure)
+    local = pd.DatetimeIndex(held.index).tz_convert("Europe/Berlin").hour
+    inside = (held.index >= begins) & (held.index < begins + 48 * HOUR) & np.isin(local, (7, 8))
+    assert np.array_equal(held["car_free_ratio"] == 0.5, inside)
+    echo = (without["pm25"] - held["pm25"]).to_numpy()
+    last = int(np.flatnonzero(inside)[-1])
+    assert 0 < echo[last + 12] < 0.5 * echo[last]
+    assert echo[-1] < 1e-3
+
+
+def test_regimes_change_the_levels_for_good_and_are_the_same_in_every_window() -> None:
+    changing = SyntheticUrbanDataset(7, dataclasses.replace(CityParameters(), regime_change=0.2))
+    window = (START, START + 9000 * HOUR)
+    factor = changing.hours(*window)["energy_mwh"] / DEMO.hours(*window)["energy_mwh"]
+    steps = factor[factor.diff().abs() > 1e-6]
+    assert 4 <= len(steps) <= 8
+    assert factor.nunique() > 4
+    late = (START + 5000 * HOUR, START + 5100 * HOUR)
+    pd.testing.assert_frame_equal(
+        changing.hours(*late), changing.hours(*window).loc[late[0] : late[1] - HOUR], check_freq=False
     )
 
 

@@ -78,9 +78,9 @@ def _offender(error: Exception) -> str | None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    from urbanwm.cli import answers, data, models
+    from urbanwm.cli import answers, data, models, nights
 
-    for module in (data, models, answers):
+    for module in (data, models, nights, answers):
         module.register(app)
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:

@@ -1,9 +1,7 @@
-"""Commands about models: train, backtest, gate, promote, rollback, models, nightly."""
+"""Commands about models: train, backtest, gate, promote, rollback, models."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,61 +143,52 @@ def promote(
         raise typer.Exit(GateRefused.exit_code)
 
 
-def rollback(as_json: Json = False) -> None:
+def rollback(
+    reason: Annotated[
+        str, typer.Option(help="Why; recorded on the version that leaves.")
+    ] = "rolled back by hand",
+    as_json: Json = False,
+) -> None:
     """Put the previous champion back in service."""
     settings = prepare()
     from urbanwm import pipeline
 
-    result = pipeline.run_rollback(settings)
+    result = pipeline.run_rollback(settings, reason=reason)
     emit(result, as_json=as_json, text=f"champion is version {result['champion']} again")
 
 
 def models(as_json: Json = False) -> None:
-    """List the registered versions with their scores, newest first."""
+    """Show the leaderboard and lineage: the registered versions, newest first."""
     settings = prepare()
     from urbanwm import pipeline
 
     versions = pipeline.list_models(settings)
-    lines = [
-        f"version {item['version']:<4} {','.join(item['aliases']) or '-':<22} "
-        f"data v{item['dataset_version']:<6} run {item['run_id'][:8]}  {item['created']}"
-        for item in versions
-    ]
-    emit({"models": versions}, as_json=as_json, text="\n".join(lines) or "no model is registered")
+    emit({"models": versions}, as_json=as_json, text=_leaderboard(versions) or "no model is registered")
 
 
-def nightly(
-    city: CityNames = None,
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="Run as if it were this time, ISO 8601.")
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="prefect (recorded by the orchestrator) or local (no server).")
-    ] = "prefect",
-    as_json: Json = False,
-) -> None:
-    """One night: ingest, train, gate, promote. What is already done is skipped."""
-    if engine not in ("prefect", "local"):
-        raise BadInput("unknown engine", field="--engine", value=engine, allowed=["prefect", "local"])
-    settings = prepare()
-    names = city_names(city, settings)
-    if engine == "prefect":
-        raise typer.Exit(_through_prefect(names, as_of, as_json=as_json))
-    from urbanwm import pipeline
-
-    report = pipeline.run_nightly(settings, names, as_of=_time(as_of, "--as-of"))
-    emit(report.to_dict(), as_json=as_json, text=report.text())
-
-
-def _through_prefect(names: list[str], as_of: str | None, *, as_json: bool) -> int:
-    """Run the flow in a process of its own: the library does not import the orchestrator."""
-    arguments = [sys.executable, "-m", "flows.nightly", *(f"--city={name}" for name in names)]
-    arguments += [f"--as-of={as_of}"] if as_of else []
-    arguments += ["--json"] if as_json else []
-    return subprocess.run(arguments, check=False).returncode
+def _leaderboard(versions: list[dict[str, Any]]) -> str:
+    """Return two lines per version: what it is worth, and where it comes from."""
+    lines = []
+    for item in versions:
+        scores = ", ".join(
+            f"{name.removeprefix('test/').removesuffix('/mae')} {value:.4g}"
+            for name, value in sorted(item["scores"].items())
+            if name.startswith("test/") and name.endswith("/mae")
+        )
+        start = f"started from version {item['start']}, " if item["start"] else ""
+        night = f"night of {item['night_of']}, " if item["night_of"] else ""
+        lines.append(
+            f"version {item['version']:<4} {','.join(item['aliases']) or '-':<20} "
+            f"{item['decision'] or 'not decided':<24} MAE {scores}"
+        )
+        lines.append(
+            f"    {item['candidate'] or item['experiment']}: {start}{night}{item['cities']} "
+            f"data v{item['dataset_version']}, code {item['git_sha'][:8] or 'unknown'}, run {item['run_id'][:8]}"
+        )
+    return "\n".join(lines)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for function in (train, backtest, gate, promote, rollback, models, nightly):
+    for function in (train, backtest, gate, promote, rollback, models):
         app.command()(function)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,11 @@ from pydantic import (
 
 from urbanwm.contracts.signals import FACTOR_MAX, FACTOR_MIN, HORIZON_HOURS_MAX, SAMPLES_MAX, nearest_name
 from urbanwm.errors import BadInput
+
+if TYPE_CHECKING:  # a city is read by the rules of this module, and contracts need no tables
+    import pandas as pd
+
+    from urbanwm.cities import City
 
 
 def _text_or_time(value: object) -> object:
@@ -130,6 +135,28 @@ class Forecast:
     degraded: bool = False
     reasons: list[str] = field(default_factory=list)
     reference_form: bool = False
+
+
+class Forecaster(Protocol):
+    """Who forecasts the status quo, one origin at a time: the world model, the baseline, or a peer."""
+
+    @property
+    def served_by(self) -> ServedBy:
+        """The name under which it answers."""
+        ...
+
+    def forecast(
+        self,
+        history: pd.DataFrame | None,
+        city: City,
+        start: datetime,
+        horizon_hours: int,
+        samples: int,
+        seed: int,
+        initial_state: InitialState | None = None,
+    ) -> Forecast:
+        """Return members `(samples, horizon_hours, 3)` of the status quo; reads rows before `start` only."""
+        ...
 
 
 @dataclass(frozen=True)

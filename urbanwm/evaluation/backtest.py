@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from urbanwm.cities import City
 from urbanwm.clock import require_utc
-from urbanwm.contracts.scenario import Forecast
+from urbanwm.contracts.scenario import Forecaster
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BadInput, DataUnavailable, InternalContractBroken
 from urbanwm.evaluation.forecasts import COLUMNS, KEY_COLUMNS, QUANTILE_COLUMNS
@@ -20,22 +20,6 @@ from urbanwm.evaluation.forecasts import COLUMNS, KEY_COLUMNS, QUANTILE_COLUMNS
 DEFAULT_HORIZON_HOURS = 48
 DEFAULT_SAMPLES = 200
 HOURS_PER_DAY = 24
-
-
-class Forecaster(Protocol):
-    """Whatever answers one origin at a time."""
-
-    def forecast(
-        self,
-        history: pd.DataFrame | None,
-        city: City,
-        start: datetime,
-        horizon_hours: int,
-        samples: int,
-        seed: int,
-    ) -> Forecast:
-        """Return members from `start` on; only rows before `start` are offered."""
-        ...
 
 
 @runtime_checkable
@@ -68,12 +52,12 @@ def local_midnights(
     first, last = require_utc(start, "start"), require_utc(end, "end")
     if every_hours < 1:
         raise BadInput("origins need a step", field="every_hours", value=every_hours, allowed="1 or more")
-    day = pd.Timestamp(first).tz_convert(city.zone).tz_localize(None).normalize()
-    stop = pd.Timestamp(last).tz_convert(city.zone).tz_localize(None)
-    wall = pd.date_range(day, stop, freq=f"{every_hours}h")
-    # An hour that does not exist locally moves on to the next; one that occurs twice counts once.
-    moments = wall.tz_localize(city.zone, nonexistent="shift_forward", ambiguous=True).tz_convert("UTC")
-    origins = [moment.to_pydatetime() for moment in moments.unique() if first <= moment < last]
+    midnight = city.local_day(first)
+    days = (city.local_day(last) - midnight).days + 1
+    steps = (divmod(hours, HOURS_PER_DAY) for hours in range(0, days * HOURS_PER_DAY, every_hours))
+    # An hour that does not exist locally is the next one, which may be a step already.
+    moments = dict.fromkeys(city.local_hour(midnight + timedelta(days=day), hour) for day, hour in steps)
+    origins = [moment for moment in moments if first <= moment < last]
     if not origins:
         raise BadInput(
             "there is no origin between start and end",

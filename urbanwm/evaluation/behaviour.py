@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from urbanwm.cities import City
-from urbanwm.contracts.scenario import Policy, PolicyPeriod, Scenario
+from urbanwm.contracts.scenario import Forecaster, Policy, PolicyPeriod, Scenario
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, SIGNALS, TARGETS
-from urbanwm.simulator import Forecaster, Outlook, look_ahead, respond
+from urbanwm.simulator import Outlook, look_ahead, respond
 
 Float = NDArray[np.float64]
 

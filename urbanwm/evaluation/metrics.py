@@ -102,7 +102,9 @@ def skill(frame: pd.DataFrame, references: Mapping[str, pd.DataFrame]) -> pd.Dat
     own = row_scores(frame)
     parts = []
     for name, reference in references.items():
-        both = own.merge(row_scores(reference), on=[*KEY_COLUMNS, "lead_hours"], suffixes=("", "_reference"))
+        # A rule that knows nothing of an hour forecasts NaN: such an hour compares nobody.
+        known = row_scores(reference).dropna()
+        both = own.merge(known, on=[*KEY_COLUMNS, "lead_hours"], suffixes=("", "_reference"))
         for bucket, (first, last) in {ALL: (1, int(own["lead_hours"].max())), **BUCKETS}.items():
             rows = both[both["lead_hours"].between(first, last)]
             means = rows.groupby(["city", "signal"], observed=True)[
@@ -168,10 +170,10 @@ def exceedance_brier(frame: pd.DataFrame, signal: str = "pm25") -> pd.DataFrame:
     """
     rows = frame[frame["signal"] == signal]
     day = (rows["lead_hours"] - 1) // HOURS_PER_DAY + 1
-    complete = rows.groupby(["city", "origin", day.rename("day")], observed=True)[
-        ["observed", *QUANTILE_COLUMNS]
-    ].agg(lambda column: column.mean() if column.notna().sum() == HOURS_PER_DAY else np.nan)
-    days = complete.dropna().reset_index()
+    groups = rows.groupby(["city", "origin", day.rename("day")], observed=True)
+    columns = ["observed", *QUANTILE_COLUMNS]
+    complete = (groups[columns].count() == HOURS_PER_DAY).all(axis=1)
+    days = groups[columns].mean()[complete].reset_index()
     scores = []
     for threshold in EXCEEDANCE_PM25:
         below = pit(np.full(len(days), threshold), days[list(QUANTILE_COLUMNS)].to_numpy())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.features.calendar import DAY_CLASSES, HOURS_PER_DAY, REST_DAY, SUNDAY, LocalDays
-from urbanwm.features.names import RECENT, SIMILAR_DAYS
+from urbanwm.features.names import DIRECT_NAMES, RECENT, SIMILAR_DAYS, SPREAD
 from urbanwm.features.similar_day import SimilarDayTable, build_table, day_table
 from urbanwm.features.trailing import trailing_mean
 
@@ -26,6 +26,8 @@ _STAND_INS: tuple[tuple[str, str], ...] = (
     ("weekday_4", "similar_3"),
     ("weekday_1", "weekday_4"),
 )
+SMALLEST_ERROR = 1e-2
+"""Added to an error, in normalised units, before its logarithm: a lucky hit is no evidence of precision."""
 _RECENT_DECAY_HOURS = np.array([decay for *_, decay in RECENT], dtype=np.float32)
 
 
@@ -86,6 +88,7 @@ class SeasonalHistory:
     Attributes:
         means: Look-up of the means.
         recent: `(N, 3, len(RECENT))` levels and deviations just before each hour.
+        spread: `(N, 3, len(SPREAD))` logarithm of the usual size of the deviations just before each hour.
         one_step: `(N, 3, J)` predictions for each hour: means as known at the start of its local day, recent
             ones at the start of the hour.
         missing: `(N, 3)` 1.0 where no history exists at all and the predictions are 0.
@@ -93,6 +96,7 @@ class SeasonalHistory:
 
     means: SeasonalMeans
     recent: NDArray[np.float32]
+    spread: NDArray[np.float32]
     one_step: NDArray[np.float32]
     missing: NDArray[np.float32]
 
@@ -111,7 +115,8 @@ class SeasonalHistory:
         lead = (hours - origins[:, None]).astype(np.float32)
         decay = np.exp(-lead[..., None] / _RECENT_DECAY_HOURS)
         recent = self.recent[origins][:, None] * decay[:, :, None, :]
-        return np.concatenate([means, recent], axis=-1), missing
+        spread = np.broadcast_to(self.spread[origins][:, None], (*recent.shape[:-1], len(SPREAD)))
+        return _with_direct_columns(means, recent, spread), missing
 
 
 def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHistory:
@@ -138,7 +143,14 @@ def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHisto
     lookup = SeasonalMeans(days, values, tables, classes, _last_week_positions(days))
     means, missing = lookup.lookup(np.arange(len(values)), days.day, np.arange(len(values)))
     recent = _recent(values, np.where(missing[..., None] > 0, np.float32(np.nan), means))
-    return SeasonalHistory(lookup, recent, np.concatenate([means, recent], axis=-1), missing)
+    spread = _spread(values, np.where(missing > 0, np.float32(np.nan), means[..., _COLUMN["similar_8"]]))
+    return SeasonalHistory(lookup, recent, spread, _with_direct_columns(means, recent, spread), missing)
+
+
+def _with_direct_columns(*parts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Join the predictions, and make room for those of the direct forecast, which is fitted on these."""
+    empty = np.zeros((*parts[0].shape[:-1], len(DIRECT_NAMES)), dtype=np.float32)
+    return np.concatenate([*parts, empty], axis=-1)
 
 
 def _last_week_positions(days: LocalDays) -> NDArray[np.int64]:
@@ -173,3 +185,12 @@ def _recent(values: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[
         deviation = values if compared is None else values - means[..., _COLUMN[compared]]
         recent[..., columns] = trailing_mean(deviation, [RECENT[i][2] for i in columns])
     return recent
+
+
+def _spread(values: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return `(N, 3, len(SPREAD))`: log of the mean |value - similar days| just before; 0 where unknown."""
+    size = np.abs(values - expected)
+    spans = [span for _, span in SPREAD]
+    seen = trailing_mean(np.where(np.isnan(size), size, np.float32(1.0)), spans) > 0
+    logarithm = np.log(trailing_mean(size, spans) + np.float32(SMALLEST_ERROR))
+    return np.where(seen, logarithm, np.float32(0.0))

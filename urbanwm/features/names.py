@@ -61,6 +61,11 @@ RECENT: tuple[tuple[str, str | None, int, float], ...] = (
     ("level_12h", None, 12, math.inf),
     ("level_24h", None, 24, math.inf),
 )
+# How far the last hours were from similar days, as a logarithm: (name, trailing hours). Calm weeks are surer.
+SPREAD: tuple[tuple[str, int], ...] = (("spread_24h", 24), ("spread_168h", 168), ("spread_720h", 720))
+# What the direct forecast makes of all of these (`direct.py`): its prediction, and the logarithm of the usual
+# size of its error.
+DIRECT_NAMES: tuple[str, str] = ("direct", "direct_log_error")
 # Weather at the origin, held through the horizon: what ventilates the city now. (Temperature and NO2 stand
 # for the season rather than for the next day, and made a linear forecast of PM2.5 worse.)
 STATE_SIGNALS = ("wind_speed_ms", "pressure_hpa", "pressure_hpa" + CHANGE_SUFFIX)
@@ -89,7 +94,8 @@ def scaled_signals(observed: Iterable[str]) -> list[str]:
 
 def skip_names() -> tuple[str, ...]:
     """Return the names of the seasonal predictions, the same for each target."""
-    return ("last_week", *(name for name, _, _ in SIMILAR_DAYS), *(name for name, *_ in RECENT))
+    means, recent = (name for name, _, _ in SIMILAR_DAYS), (name for name, *_ in RECENT)
+    return ("last_week", *means, *recent, *(name for name, _ in SPREAD), *DIRECT_NAMES)
 
 
 def known_names(observed: Iterable[str], frames: Iterable[pd.DataFrame]) -> tuple[str, ...]:

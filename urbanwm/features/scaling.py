@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
+from urbanwm.features.calendar import CityCalendar, local_days
 from urbanwm.features.names import LOG_SIGNALS, Kind
+from urbanwm.features.usual import INDEX, mean_volume, traffic_level
 
 MINIMUM_STD = 1e-6
 # Used for a signal that no training city has, so that a missing signal stays finite and masked.
@@ -25,18 +27,26 @@ class CityScaler:
         mean: Per signal.
         std: Per signal, > 0.
         borrowed: Signals that the city does not have; their scale is the average of other cities'.
+        mean_volume: Traffic volume (veh/h) that a level of 1 stands for (`usual.py`); None without volumes.
     """
 
     mean: dict[str, float]
     std: dict[str, float]
     borrowed: tuple[str, ...] = ()
+    mean_volume: float | None = None
 
 
-def fit_scaler(frame: pd.DataFrame, signals: Iterable[str], kind: Kind) -> CityScaler:
+def fit_scaler(
+    frame: pd.DataFrame, signals: Iterable[str], kind: Kind, calendar: CityCalendar
+) -> CityScaler:
     """Fit mean and standard deviation on every row of `frame`; a signal without values is left out."""
     mean, std = {}, {}
+    volume = mean_volume(frame) if kind == "urban" else None
     for signal in signals:
         values = frame[signal].to_numpy(dtype=np.float64) if signal in frame.columns else np.empty(0)
+        if signal == INDEX and volume is not None:
+            hourly = frame.asfreq("h")
+            values = traffic_level(hourly, local_days(hourly.index, calendar), volume).level
         values = values[np.isfinite(values)]
         if values.size == 0:
             continue
@@ -49,7 +59,7 @@ def fit_scaler(frame: pd.DataFrame, signals: Iterable[str], kind: Kind) -> CityS
         raise DataUnavailable(
             "no value of any target to fit a scale on", field="frame", allowed=list(TARGETS)
         )
-    return CityScaler(mean, std)
+    return CityScaler(mean, std, mean_volume=volume)
 
 
 def lend(scaler: CityScaler, lenders: Iterable[CityScaler]) -> CityScaler:
@@ -62,4 +72,4 @@ def lend(scaler: CityScaler, lenders: Iterable[CityScaler]) -> CityScaler:
         average = np.mean(scales, axis=0) if scales else NEUTRAL_SCALE
         mean[signal], std[signal] = float(average[0]), float(average[1])
         borrowed.append(signal)
-    return CityScaler(mean, std, tuple(borrowed))
+    return replace(scaler, mean=mean, std=std, borrowed=tuple(borrowed))

@@ -14,6 +14,7 @@ from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import ACTIONS, HORIZON_HOURS_MAX
 from urbanwm.errors import BadInput
 from urbanwm.features.calendar import CALENDAR_NAMES, LocalDays, local_days
+from urbanwm.features.direct import with_direct
 from urbanwm.features.history import SeasonalHistory, build_history
 from urbanwm.features.names import (
     ACTIVITY,
@@ -25,6 +26,7 @@ from urbanwm.features.names import (
 )
 from urbanwm.features.spec import FeatureSpec
 from urbanwm.features.trailing import trailing_mean
+from urbanwm.features.usual import INDEX, traffic_level
 from urbanwm.features.windows import Windows
 
 HOUR = pd.Timedelta(hours=1)
@@ -45,6 +47,8 @@ class CitySeries:
         calendar: `(N, calendar)` local-time features, those that the spec names.
         state: `(N, state)` weather just before each hour.
         history: Seasonal predictions; None for the reference.
+        usual: `(N,)` traffic level that stands for an index of 1 (`usual.py`).
+        local_hour: `(N,)` hour of the city's day.
     """
 
     city: str
@@ -58,6 +62,8 @@ class CitySeries:
     calendar: NDArray[np.float32]
     state: NDArray[np.float32]
     history: SeasonalHistory | None
+    usual: NDArray[np.float32]
+    local_hour: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Return N."""
@@ -113,7 +119,7 @@ class CitySeries:
         known, skip = self._known(hours, start, context_hours)
         cities = self.spec.cities
         city_index = cities.index(self.city) if self.city in cities else -1
-        return Windows(
+        windows = Windows(
             observed=self.observed[hours],
             observed_mask=self.observed_mask[hours],
             known=known,
@@ -121,9 +127,15 @@ class CitySeries:
             target=self.target[hours],
             target_mask=self.target_mask[hours],
             skip=skip,
+            usual=self.usual[hours],
+            local_hour=self.local_hour[hours],
             city_index=np.full(len(start), city_index, dtype=np.int64),
             context_hours=context_hours,
         )
+        direct = self.spec.direct
+        if direct is None:
+            return windows
+        return with_direct(windows, self.spec, direct, np.full(len(start), direct.row(self.city)))
 
     def _known(
         self, hours: NDArray[np.int64], origins: NDArray[np.int64], context_hours: int
@@ -178,6 +190,11 @@ def build_series(
     aligned = frame if grid.equals(frame.index) else frame.reindex(grid)
     days = local_days(grid, spec.calendars[city_name])
     raw = np.stack([_column(aligned, name) for name in spec.targets], axis=1)
+    usual = np.ones(len(grid))
+    if spec.kind == "urban":
+        raw[:, spec.targets.index(INDEX)], usual = traffic_level(
+            aligned, days, spec.scaler(city_name).mean_volume
+        )
     normalised = spec.normalise_targets(city_name, raw).astype(np.float32)
     observed = _observed(aligned, city_name, spec, days, raw)
     present, target_present = np.isfinite(observed), np.isfinite(normalised)
@@ -194,6 +211,8 @@ def build_series(
         calendar=days.features[:, [i for i, name in enumerate(CALENDAR_NAMES) if name in spec.known_names]],
         state=_state(observed, spec),
         history=build_history(normalised, days) if spec.kind == "urban" else None,
+        usual=usual.astype(np.float32),
+        local_hour=days.hour,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,8 +15,10 @@ from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import ACTIONS, SIGNALS, TARGETS
 from urbanwm.errors import BadInput, InternalContractBroken
 from urbanwm.features.calendar import CityCalendar
+from urbanwm.features.direct import DirectForecast
 from urbanwm.features.names import LOG_SIGNALS, Kind, known_names, observed_names, scaled_signals, skip_names
 from urbanwm.features.scaling import CityScaler, fit_scaler, lend
+from urbanwm.features.usual import INDEX
 
 if TYPE_CHECKING:
     from urbanwm.cities import City
@@ -38,6 +40,7 @@ class FeatureSpec:
         scalers: Per city.
         calendars: Per city.
         renewable_status_quo: Share of renewables per city, where known.
+        direct: The fitted direct forecast; stored beside the spec, not in it. None until it is fitted.
     """
 
     kind: Kind
@@ -52,6 +55,7 @@ class FeatureSpec:
     calendars: dict[str, CityCalendar]
     renewable_status_quo: dict[str, float]
     targets: tuple[str, ...] = TARGETS
+    direct: DirectForecast | None = field(default=None, compare=False)
 
     @property
     def observed_dim(self) -> int:
@@ -101,10 +105,17 @@ class FeatureSpec:
         columns = [self.normalise(city, name, raw[..., i]) for i, name in enumerate(self.targets)]
         return np.stack(columns, axis=-1)
 
-    def denormalise(self, city: str, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return `(..., 3)` normalised targets in µg/m³, MWh and 1: the inverse of `normalise_targets`.
+    def denormalise(
+        self, city: str, values: NDArray[Any], usual: NDArray[Any] | float = 1.0
+    ) -> NDArray[np.float64]:
+        """Return `(..., 3)` normalised targets in µg/m³, MWh and 1.
 
         A logarithmic signal is cut at the largest value that can be true: exp() blows errors up.
+
+        Args:
+            city: Whose scale.
+            values: `(..., 3)`.
+            usual: What a traffic level is divided by to give an index, broadcast against `(...)`.
         """
         scaled = np.asarray(values, dtype=np.float64)
         if self.kind == "reference":
@@ -117,6 +128,7 @@ class FeatureSpec:
             np.expm1(np.minimum(column, np.log1p(SIGNALS[name].maximum))) if self.is_log(name) else column
             for name, column in zip(self.targets, columns, strict=True)
         ]
+        columns[self.targets.index(INDEX)] = columns[self.targets.index(INDEX)] / usual
         return np.stack(columns, axis=-1)
 
     def with_city(self, city: City, frame: pd.DataFrame) -> FeatureSpec:
@@ -126,7 +138,8 @@ class FeatureSpec:
             DataUnavailable: The frame holds no value of any target.
         """
         scaler = lend(
-            fit_scaler(frame, scaled_signals(self.observed_names), self.kind), self.scalers.values()
+            fit_scaler(frame, scaled_signals(self.observed_names), self.kind, calendar_of(city)),
+            self.scalers.values(),
         )
         status_quo = _renewable_status_quo(city, frame)
         return replace(
@@ -138,8 +151,10 @@ class FeatureSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON types."""
-        return asdict(self)
+        """Return the spec as plain JSON types, without the direct forecast's arrays."""
+        document = asdict(replace(self, direct=None))
+        del document["direct"]
+        return document
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeatureSpec:
@@ -148,7 +163,7 @@ class FeatureSpec:
         Raises:
             BadInput: A key is missing or unknown, or the kind is.
         """
-        expected = set(cls.__dataclass_fields__)
+        expected = set(cls.__dataclass_fields__) - {"direct"}
         if set(data) != expected:
             wrong = sorted(set(data) ^ expected)
             raise BadInput("the feature spec has missing or unknown keys", field=wrong[0], value=wrong)
@@ -158,7 +173,9 @@ class FeatureSpec:
             )
         listed = {key: tuple(value) for key, value in data.items() if isinstance(value, (list, tuple))}
         scalers = {
-            name: CityScaler(dict(item["mean"]), dict(item["std"]), tuple(item["borrowed"]))
+            name: CityScaler(
+                dict(item["mean"]), dict(item["std"]), tuple(item["borrowed"]), item["mean_volume"]
+            )
             for name, item in data["scalers"].items()
         }
         calendars = {name: CityCalendar(**item) for name, item in data["calendars"].items()}
@@ -203,7 +220,10 @@ def build_spec(
         for name, frame in frames.items()
     }
     observed = observed_names(kind, training.values())
-    fitted = {name: fit_scaler(frame, scaled_signals(observed), kind) for name, frame in training.items()}
+    fitted = {
+        name: fit_scaler(frame, scaled_signals(observed), kind, calendar_of(cities[name]))
+        for name, frame in training.items()
+    }
     status_quo = {name: _renewable_status_quo(cities[name], frame) for name, frame in training.items()}
     urban = kind == "urban"
     return FeatureSpec(

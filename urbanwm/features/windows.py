@@ -25,6 +25,8 @@ class Windows:
         target: `(batch, time, 3)` normalised targets, 0 where missing.
         target_mask: `(batch, time, 3)` 1.0 = present.
         skip: `(batch, time, 3, skip)` seasonal predictions per target, normalised, for a linear skip path.
+        usual: `(batch, time)` what the traffic level is divided by to give the index (see `usual.py`).
+        local_hour: `(batch, time)` hour of the city's day, 0-23.
         city_index: `(batch,)` position of the city in `FeatureSpec.cities`, -1 for a city never seen.
         context_hours: C.
     """
@@ -36,6 +38,8 @@ class Windows:
     target: Float
     target_mask: Float
     skip: Float
+    usual: Float
+    local_hour: NDArray[np.int64]
     city_index: NDArray[np.int64]
     context_hours: int
 

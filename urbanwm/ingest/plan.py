@@ -14,15 +14,9 @@ from urbanwm.contracts.signals import nearest_name
 from urbanwm.errors import BadInput, DataUnavailable
 from urbanwm.lake import Lake
 from urbanwm.settings import Settings
-from urbanwm.sources.base import SourceConfig, Window
+from urbanwm.sources import source_module
+from urbanwm.sources.base import Source, SourceConfig, Window
 
-LIVE_SOURCES = frozenset({"waqi", "tomtom"})
-"""They give the present hour only, whatever window is asked for."""
-WHOLE_RECORD_SOURCES = frozenset({"file"})
-"""They are read whole at no cost, so corrections of any age are found."""
-SHARED_ANSWERS = frozenset({"waqi", "synthetic"})
-"""One answer of these holds every signal: it is fetched once for all entries that ask the same."""
-LOCAL_SOURCES = frozenset({"file", "synthetic"})
 LOOK_BACK = timedelta(hours=72)
 """Upstreams correct their last days; these hours are always asked for again."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +35,16 @@ class Entry:
     def label(self) -> str:
         """Provenance label of its values."""
         return self.config.label
+
+    @property
+    def module(self) -> Source:
+        """The source that answers."""
+        return source_module(self.config.source)
+
+
+def unscaled(label: str) -> str:
+    """Return a provenance label without the city's share of the zone, `energy_charts:es*0.1`."""
+    return label.partition("*")[0]
 
 
 def entries_of(city: City, signals: list[str] | None = None) -> list[Entry]:
@@ -82,31 +86,47 @@ def pieces(
     one covers; for a signal without data, `history_days` back. With `start`: only months in which hours are
     missing, and the last 72 h. Upstreams are asked month by month, so that a backfill can be resumed.
     """
-    kind = entry.config.source
+    traits = entry.module.TRAITS
     present = floor_hour(now)
-    latest = present if end is None and kind not in LIVE_SOURCES else present + HOUR
+    latest = present if end is None and not traits.live else present + HOUR
     until = latest if end is None else min(end, latest)
-    if kind in LIVE_SOURCES:
+    if traits.live:
         since = start or EPOCH
         return [Window(since, until)] if since <= present < until else []
-    if kind in WHOLE_RECORD_SOURCES:
+    if traits.whole_record:
         since = start or EPOCH
         return [Window(since, until)] if since < until else []
     trusted = [config.label for config in city.signals[entry.signal][: entry.place + 1]]
-    if start is None:
-        last = lake.last_timestamp(city.name, entry.signal, trusted)
-        since = until - timedelta(days=settings.history_days) if last is None else last - LOOK_BACK
-        since = min(since, until)
-    else:
-        since = start
+    since = min(start or _continued(entry, trusted, city, lake, settings, until), until)
     if since >= until:
         return []
-    if kind in LOCAL_SOURCES:
+    if traits.local:
         return [Window(since, until)]
     months = _months(Window(since, until))
     if start is None:
         return months
     return _incomplete(months, entry.signal, trusted, city.name, lake, present - LOOK_BACK)
+
+
+def _continued(
+    entry: Entry, trusted: list[str], city: City, lake: Lake, settings: Settings, until: datetime
+) -> datetime:
+    """Return where a source is taken up again: some days before the end of what is known from it.
+
+    Hours that were stored with another share of the zone are all asked for again, so that a record never
+    changes its scale half way. Their months are written oldest first: the last of them ends the search.
+    """
+    last = lake.last_timestamp(city.name, entry.signal, trusted)
+    beginning = until - timedelta(days=settings.history_days) if last is None else last - LOOK_BACK
+    if not hasattr(entry.config, "share"):
+        return beginning
+    newest = lake.last_timestamp(city.name, entry.signal)
+    stored = [] if newest is None else lake.labels(city.name, entry.signal, start=newest - LOOK_BACK)
+    other_share = [
+        label for label in stored if label not in trusted and unscaled(label) == unscaled(entry.label)
+    ]
+    first = lake.first_timestamp(city.name, entry.signal, other_share) if other_share else None
+    return beginning if first is None else min(beginning, first)
 
 
 def _months(window: Window) -> list[Window]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import NamedTuple
 
 from urbanwm.clock import require_utc
 from urbanwm.errors import InternalContractBroken
@@ -51,6 +52,13 @@ class Receipt:
     window: Bounds = (None, None)
 
 
+class Kept(NamedTuple):
+    """What the archive holds: the SHA-256 of the body, and when this answer was received first, UTC."""
+
+    digest: str
+    received_at: datetime
+
+
 class RawArchive:
     """Compressed, content-addressed store of raw answers.
 
@@ -60,12 +68,12 @@ class RawArchive:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._latest: dict[tuple[str, str], dict[str, str]] = {}
+        self._latest: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
 
     def put(
         self, raw: RawPayload, city: str, signal: str, label: str = "", window: Bounds = (None, None)
-    ) -> str:
-        """Keep an answer durably before it is parsed; return the SHA-256 of its body.
+    ) -> Kept:
+        """Keep an answer durably before it is parsed; say under which digest, and since when it is known.
 
         The caller must have removed every secret from `url`, `headers` and `request`.
         """
@@ -73,9 +81,10 @@ class RawArchive:
         hours = [None if moment is None else moment.isoformat() for moment in window]
         request = _request_key(raw, signal, label, hours)
         latest = self._latest_of(raw.source, city)
-        if latest.get(request) == digest[:DIGEST_IN_NAME]:
-            return digest
         fetched_at = require_utc(raw.fetched_at, "fetched_at")
+        received, known = latest.get(request, ("", ""))
+        if known == digest[:DIGEST_IN_NAME]:
+            return Kept(digest, datetime.strptime(received, RECEIPT_TIME).replace(tzinfo=UTC))
         folder = self.root / raw.source / city / fetched_at.strftime("%Y-%m")
         folder.mkdir(parents=True, exist_ok=True)
         body = folder / f"{digest}.gz"
@@ -97,8 +106,8 @@ class RawArchive:
         }
         name = f"{fetched_at.strftime(RECEIPT_TIME)}-{request}-{digest[:DIGEST_IN_NAME]}.json"
         _write_atomically(folder / name, json.dumps(receipt, sort_keys=True).encode())
-        latest[request] = digest[:DIGEST_IN_NAME]
-        return digest
+        latest[request] = (fetched_at.strftime(RECEIPT_TIME), digest[:DIGEST_IN_NAME])
+        return Kept(digest, fetched_at)
 
     def iterate(
         self, city: str | None = None, source: str | None = None
@@ -117,12 +126,13 @@ class RawArchive:
         for path in sorted(paths, key=lambda path: (path.name, path.parent)):
             yield _read(path)
 
-    def _latest_of(self, source: str, city: str) -> dict[str, str]:
-        """Return the digest of the last answer per request; read from the receipts' names once."""
+    def _latest_of(self, source: str, city: str) -> dict[str, tuple[str, str]]:
+        """Return time and digest of the last answer per request; read from the receipts' names once."""
         known = self._latest.get((source, city))
         if known is None:
             names = sorted(path.stem for path in self.root.glob(f"{source}/{city}/*/*.json"))
-            known = dict(name.split("-")[1:3] for name in names)
+            parts = (name.split("-") for name in names)
+            known = {request: (received, digest) for received, request, digest in parts}
             self._latest[source, city] = known
         return known
 

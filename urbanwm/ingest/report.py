@@ -12,7 +12,7 @@ from urbanwm.errors import UrbanWMError
 
 @dataclass
 class IngestReport:
-    """What one `ingest_city` did.
+    """What an ingest did for one city.
 
     Attributes:
         city: City name.
@@ -24,7 +24,9 @@ class IngestReport:
         rows_by_signal: Values that passed the rules, known ones included.
         dropped: Values dropped per source label and rule.
         flagged: Values flagged per source label and rule.
+        forecasts: Forecast values that are new; they are kept apart, in a table of their own.
         errors: Failures of single sources: source, signal, type, message, retryable.
+        failure: Why the city as a whole came to nothing: type, message, retryable; None: it did not.
         last_timestamp: Last hour of the city in the lake.
     """
 
@@ -37,7 +39,9 @@ class IngestReport:
     rows_by_signal: Counter[str] = field(default_factory=Counter)
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
     flagged: dict[str, Counter[str]] = field(default_factory=dict)
+    forecasts: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    failure: dict[str, Any] | None = None
     last_timestamp: datetime | None = None
 
     def count(self, kind: str, label: str, counts: Counter[str]) -> None:
@@ -48,15 +52,19 @@ class IngestReport:
 
     def failed(self, label: str, signal: str, error: UrbanWMError) -> None:
         """Record that a source failed; the others go on. A repetition is recorded once."""
-        entry = {
-            "source": label,
-            "signal": signal,
-            "type": type(error).__name__,
-            "message": str(error),
-            "retryable": error.retryable,
-        }
+        entry = {"source": label, "signal": signal, **_described(error)}
         if entry not in self.errors:
             self.errors.append(entry)
+
+    def gave_up(self, error: UrbanWMError) -> None:
+        """Record that the city as a whole failed."""
+        self.failure = _described(error)
+
+    @property
+    def retryable(self) -> bool:
+        """Whether one of the failures can be over at the next attempt."""
+        failures = self.errors if self.failure is None else [*self.errors, self.failure]
+        return any(failure["retryable"] for failure in failures)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON-ready document; times are ISO 8601."""
@@ -68,3 +76,8 @@ class IngestReport:
             document[name] = {label: dict(counts) for label, counts in getattr(self, name).items()}
         document["rows_by_signal"] = dict(self.rows_by_signal)
         return document
+
+
+def _described(error: UrbanWMError) -> dict[str, Any]:
+    """Return an error as plain JSON types."""
+    return {"type": type(error).__name__, "message": str(error), "retryable": error.retryable}

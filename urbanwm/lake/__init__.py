@@ -1,6 +1,8 @@
-"""The lake: one Delta table of hourly observations, and the only code that writes it."""
+"""The lake: one Delta table of hourly observations, one of forecasts, and the only code that writes them."""
 
-from urbanwm.lake.reader import NO_TABLE, LakeReader
+from urbanwm.lake.forecasts import Forecasts
+from urbanwm.lake.reader import LakeReader
+from urbanwm.lake.stored import NO_TABLE
 from urbanwm.lake.table import Commit, Lake
 
-__all__ = ["NO_TABLE", "Commit", "Lake", "LakeReader"]
+__all__ = ["NO_TABLE", "Commit", "Forecasts", "Lake", "LakeReader"]

@@ -22,37 +22,15 @@ KEY_FIELDS = (
     pa.field("year", pa.int32(), nullable=False),
     pa.field("flags", pa.string()),
 )
-TARGET_FILE_BYTES = 4 << 20
-"""Files of a compacted year are cut by time at this size, so that a night rewrites one small file."""
-# A merge writes snappy, a compaction zstd: the same rows take about twice the space before a compaction.
-OVERSIZED_FILE_BYTES = 4 * TARGET_FILE_BYTES
-CRUMBS_PER_YEAR = 16
-"""A night without corrections adds one small file; so many of them are worth a compaction."""
-
 TABLE_CONFIGURATION = {
     # Only what the predicates name: 40 columns of statistics would make every commit slower to read.
     "delta.dataSkippingStatsColumns": "city,timestamp",
     # A version stays readable until `Lake.vacuum` says otherwise; the default forgets it after 30 days.
     "delta.logRetentionDuration": "interval 36500 days",
-    "delta.deletedFileRetentionDuration": "interval 36500 days",
+    # How long a checkpoint lists a replaced file: a full vacuum finds it without, and the log stays short.
+    "delta.deletedFileRetentionDuration": "interval 7 days",
 }
 PROVENANCE_COLUMNS = ("timestamp", "signal", "value", "source", "available_at", "flags")
-
-
-def fragmented_years(files: pd.DataFrame) -> list[int]:
-    """Return the years whose files overlap in time, are far too large, or are many and small.
-
-    Args:
-        files: One row per file: `year`, `bytes`, `first` and `last` timestamp.
-    """
-    found = []
-    for year, part in files.sort_values("first").groupby("year"):
-        overlap = (part["first"].iloc[1:].to_numpy() < part["last"].iloc[:-1].to_numpy()).any()
-        oversized = (part["bytes"] > OVERSIZED_FILE_BYTES).any()
-        crumbs = len(part) > CRUMBS_PER_YEAR and part["bytes"].mean() < TARGET_FILE_BYTES / 4
-        if overlap or oversized or crumbs:
-            found.append(int(year))
-    return found
 
 
 def microseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -35,11 +35,11 @@ def column_names(table: DeltaTable) -> set[str]:
     return {field.name for field in table.schema().fields}
 
 
-def data_files(table: DeltaTable) -> pd.DataFrame:
-    """Return one row per file: year, bytes, first and last timestamp."""
+def data_files(table: DeltaTable, partition: str = "year") -> pd.DataFrame:
+    """Return one row per file: partition (its year or month), bytes, first and last timestamp."""
     actions = pa.table(table.get_add_actions(flatten=True))
     names = {
-        "partition.year": "year",
+        f"partition.{partition}": "partition",
         "size_bytes": "bytes",
         "min.timestamp": "first",
         "max.timestamp": "last",
@@ -59,6 +59,11 @@ def literal_bounds(
         f"{alias}timestamp >= {time_literal(first)}",
         f"{alias}timestamp <= {time_literal(last)}",
     ]
-    if len(cities) <= CITIES_NAMED_IN_PREDICATE:
-        bounds.append(f"{alias}city IN ({', '.join(quoted(city) for city in cities)})")
-    return bounds
+    return [*bounds, *named_cities(cities, alias)]
+
+
+def named_cities(cities: Sequence[str], alias: str = "") -> list[str]:
+    """Return a bound of the city; none for very many."""
+    if len(cities) > CITIES_NAMED_IN_PREDICATE:
+        return []
+    return [f"{alias}city IN ({', '.join(quoted(city) for city in cities)})"]

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import SIGNALS, nearest_name
 from urbanwm.errors import BadInput, DataUnavailable
 from urbanwm.lake.layout import PROVENANCE_COLUMNS, hourly_frame, long_frame
 from urbanwm.lake.query import column_names, data_files, quoted, select, time_literal
+from urbanwm.lake.stored import StoredTable, read_selected
 from urbanwm.lake.winners import signal_columns
 
-NO_TABLE = -1
 
-
-class LakeReader:
-    """The observations table, read only.
-
-    Instances hold no open handle: they are cheap, picklable and safe to share between threads.
-
-    Args:
-        uri: Folder, or an `s3://` address.
-        storage_options: Options of the object store; credentials come from the environment.
-    """
-
-    def __init__(self, uri: str | Path, storage_options: dict[str, str] | None = None) -> None:
-        self.uri = str(uri)
-        self.storage_options = dict(storage_options or {})
+class LakeReader(StoredTable):
+    """The observations table, read only; cheap, picklable and safe to share between threads."""
 
     def read(
         self,
@@ -62,7 +49,7 @@ class LakeReader:
             DataUnavailable: The city has no rows (in this range, in this version).
             BadInput: An unknown signal, or a time without a zone.
         """
-        names = _checked_signals(signals)
+        names = checked_signals(signals)
         table = self._readable(version)
         there = column_names(table)
         columns = ["timestamp"]
@@ -88,22 +75,12 @@ class LakeReader:
         """
         table = self._readable(version)
         there = column_names(table)
-        names = [name for name in _checked_signals(signals) if name in there]
+        names = [name for name in checked_signals(signals) if name in there]
         columns = ["timestamp", "flags", *(c for name in names for c in signal_columns(name))]
         frame = long_frame(self._city_rows(table, columns, city, start, end), names)
         if known_at is not None:
             frame = frame[frame["available_at"] <= require_utc(known_at, "known_at")]
         return frame.loc[:, list(PROVENANCE_COLUMNS)].reset_index(drop=True)
-
-    def version(self) -> int:
-        """Return the newest version; -1 before the first write."""
-        table = self._open()
-        return NO_TABLE if table is None else table.version()
-
-    def cities(self) -> list[str]:
-        """Return the names of the cities that have rows."""
-        table = self._open()
-        return [] if table is None else sorted(select(table, ["DISTINCT city"], "TRUE")["city"].to_pylist())
 
     def last_timestamp(
         self, city: str, signal: str | None = None, sources: Sequence[str] | None = None
@@ -115,47 +92,49 @@ class LakeReader:
             signal: Count only hours with a value of this signal.
             sources: Count only its values from these sources (provenance labels).
         """
+        return self._edge("max", city, signal, sources)
+
+    def first_timestamp(
+        self, city: str, signal: str | None = None, sources: Sequence[str] | None = None
+    ) -> datetime | None:
+        """Return the first such hour; arguments as `last_timestamp`."""
+        return self._edge("min", city, signal, sources)
+
+    def labels(self, city: str, signal: str, *, start: datetime) -> list[str]:
+        """Return the provenance labels of a signal's values from `start` on, sorted."""
+        table = self._open()
+        column = signal_columns(checked_signals([signal])[0])[1]
+        if table is None or column not in column_names(table):
+            return []
+        start = require_utc(start, "start")
+        where = [f"city = {quoted(city)}", f"year >= {start.year}", f"timestamp >= {time_literal(start)}"]
+        found = select(table, [f"DISTINCT {column} AS label"], " AND ".join(where))["label"].to_pylist()
+        return sorted(label for label in found if label is not None)
+
+    def _edge(
+        self, extreme: Literal["min", "max"], city: str, signal: str | None, sources: Sequence[str] | None
+    ) -> datetime | None:
+        """Look for the first or last hour, one year after the other."""
         table = self._open()
         if table is None or (signal is not None and signal not in column_names(table)):
             return None
         where = [f"city = {quoted(city)}"]
         if signal is not None:
-            value, source, _ = signal_columns(_checked_signals([signal])[0])
+            value, source, _ = signal_columns(checked_signals([signal])[0])
             where.append(f"{value} IS NOT NULL")
             if sources is not None:
                 where.append(f"{source} IN ({', '.join(quoted(label) for label in sources)})")
-        for year in sorted(set(data_files(table)["year"]), reverse=True):
-            found = select(table, ["max(timestamp) AS last"], " AND ".join([f"year = {year}", *where]))
-            last = found["last"][0].as_py()
-            if last is not None:
-                return datetime.fromtimestamp(last.timestamp(), UTC)
+        for year in sorted(set(data_files(table)["partition"]), reverse=extreme == "max"):
+            found = select(table, [f"{extreme}(timestamp) AS edge"], " AND ".join([f"year = {year}", *where]))
+            edge = found["edge"][0].as_py()
+            if edge is not None:
+                return datetime.fromtimestamp(edge.timestamp(), UTC)
         return None
-
-    def _open(self, version: int | None = None) -> DeltaTable | None:
-        """Open a version of the table; None when there is no table yet."""
-        try:
-            return DeltaTable(self.uri, version=version, storage_options=self.storage_options)
-        except TableNotFoundError:
-            return None
-
-    def _readable(self, version: int | None) -> DeltaTable:
-        """Open a version that must exist."""
-        try:
-            table = self._open(version)
-        except DeltaError as error:
-            if version is None:
-                raise
-            raise DataUnavailable(
-                "this version of the lake is not available", field="version", value=version
-            ) from error
-        if table is None:
-            raise DataUnavailable("the lake is empty: ingest a city first", field="lake", value=self.uri)
-        return table
 
     def _city_rows(
         self,
         table: DeltaTable,
-        columns: Sequence[str],
+        columns: list[str],
         city: str,
         start: datetime | None,
         end: datetime | None,
@@ -168,21 +147,14 @@ class LakeReader:
         if end is not None:
             end = require_utc(end, "end")
             where += [f"year <= {end.year}", f"timestamp < {time_literal(end)}"]
-        try:
-            rows = select(table, columns, " AND ".join(where))
-        except Exception as error:  # the engine raises nothing narrower for a vacuumed file
-            if "not found" not in str(error).lower():
-                raise
-            raise DataUnavailable(
-                "files of this version of the lake were vacuumed", field="version", value=table.version()
-            ) from error
+        rows = read_selected(table, columns, " AND ".join(where))
         if rows.num_rows == 0:
             between = "" if start is None and end is None else f" in [{start or '…'}, {end or '…'})"
             raise DataUnavailable(f"no observations of {city}{between}", field="city", value=city)
         return rows
 
 
-def _checked_signals(signals: Sequence[str] | None) -> list[str]:
+def checked_signals(signals: Sequence[str] | None) -> list[str]:
     """Return the wanted signals; an unknown one is the caller's mistake."""
     if signals is None:
         return list(SIGNALS)

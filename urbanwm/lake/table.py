@@ -7,52 +7,70 @@ winners against it, and commits only if nobody changed those partitions meanwhil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError, DeltaError
-from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from urbanwm.contracts.signals import SIGNALS
-from urbanwm.errors import BadInput, LakeConflict
-from urbanwm.lake.layout import KEY_FIELDS, TABLE_CONFIGURATION, TARGET_FILE_BYTES, fragmented_years
+from urbanwm.lake.layout import KEY_FIELDS, TABLE_CONFIGURATION
 from urbanwm.lake.offers import Offers
-from urbanwm.lake.query import column_names, data_files, literal_bounds, select
-from urbanwm.lake.reader import NO_TABLE, LakeReader
-from urbanwm.lake.winners import KEY_COLUMNS, Preference, resolve, signal_columns, signal_fields
+from urbanwm.lake.query import column_names, literal_bounds, select
+from urbanwm.lake.reader import LakeReader
+from urbanwm.lake.stored import NO_TABLE
+from urbanwm.lake.upkeep import KeptTable
+from urbanwm.lake.winners import (
+    KEY_COLUMNS,
+    Preference,
+    RowCounts,
+    resolve,
+    signal_columns,
+    signal_fields,
+)
 
 __all__ = ["NO_TABLE", "Commit", "Lake"]
 
 ROWS_PER_COMMIT = 200_000
 """Wide rows resolved at once; bounds the memory of a backfill to a few hundred MB."""
-COMMIT_PATIENCE_SECONDS = 120.0
-LONGEST_COMMIT_WAIT_SECONDS = 2.0
-RETENTION_HOURS = 24
-"""Files replaced more recently than this survive a vacuum, so that a running reader never loses one."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What an upsert did: the version that holds the batch, and how many rows are new or changed."""
+    """What a merge did.
+
+    Attributes:
+        version: The version that holds the batch.
+        inserted: Rows that are new.
+        updated: Rows in which a value is new or corrected.
+        cities: Both counts for each city with changes.
+    """
 
     version: int
-    inserted: int
-    updated: int
+    inserted: int = 0
+    updated: int = 0
+    cities: Mapping[str, RowCounts] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, version: int, counts: Iterable[Mapping[str, RowCounts]]) -> Commit:
+        """Add up the counts of one or several commits, the last of which made `version`."""
+        cities: dict[str, RowCounts] = {}
+        for part in counts:
+            for city, (inserted, updated) in part.items():
+                before = cities.get(city, RowCounts())
+                cities[city] = RowCounts(before.inserted + inserted, before.updated + updated)
+        return cls(
+            version,
+            sum(count.inserted for count in cities.values()),
+            sum(count.updated for count in cities.values()),
+            cities,
+        )
 
 
-def _is_conflict(error: BaseException) -> bool:
-    """Whether another writer was faster; any other failure is raised as it is."""
-    if isinstance(error, CommitFailedError):
-        return True
-    return isinstance(error, DeltaError) and "already exists" in str(error).lower()
-
-
-class Lake(LakeReader):
+class Lake(LakeReader, KeptTable):
     """The observations table, for reading (see `LakeReader`) and writing."""
 
     def upsert(self, batch: pd.DataFrame, preference: Preference | None = None) -> Commit:
@@ -71,26 +89,9 @@ class Lake(LakeReader):
             LakeConflict: Other writers kept winning for two minutes.
         """
         offers = Offers.of(batch)
-        commits = [self._retrying(part, preference) for part in _chunks(offers)]
-        return Commit(
-            commits[-1].version if commits else self.version(),
-            sum(commit.inserted for commit in commits),
-            sum(commit.updated for commit in commits),
-        )
-
-    def _retrying(self, offers: Offers, preference: Preference | None) -> Commit:
-        """Read, resolve and commit; start again from the new version when another writer was faster."""
-        attempts = Retrying(
-            retry=retry_if_exception(_is_conflict),
-            wait=wait_random_exponential(multiplier=0.02, max=LONGEST_COMMIT_WAIT_SECONDS),
-            stop=stop_after_delay(COMMIT_PATIENCE_SECONDS),
-        )
-        try:
-            return attempts(self._upsert_once, offers, preference)
-        except RetryError as error:
-            raise LakeConflict(
-                f"other writers kept changing the lake for {COMMIT_PATIENCE_SECONDS:.0f} s; nothing written"
-            ) from error
+        commits = [self._winning(partial(self._upsert_once, part, preference)) for part in _chunks(offers)]
+        version = commits[-1].version if commits else self.version()
+        return Commit.of(version, [commit.cities for commit in commits])
 
     def _upsert_once(self, offers: Offers, preference: Preference | None) -> Commit:
         """Resolve a batch against the newest version and commit what changes, if anything does."""
@@ -105,7 +106,7 @@ class Lake(LakeReader):
         stored = select(table, columns, " AND ".join(bounds))
         changes = resolve(offers, stored, preference)
         if changes.rows.num_rows == 0:
-            return Commit(table.version(), 0, 0)
+            return Commit(table.version())
         written = [c for c in changes.rows.column_names if c not in {*KEY_COLUMNS, "year"}]
         stamps = changes.rows["timestamp"].to_pandas()
         pruning = literal_bounds(stamps.min(), stamps.max(), cities, alias="t.")
@@ -120,78 +121,19 @@ class Lake(LakeReader):
             .when_not_matched_insert({c: f"s.{c}" for c in changes.rows.column_names})
             .execute()
         )
-        return Commit(table.version(), changes.inserted, changes.updated)
+        return Commit.of(table.version(), [changes.counts])
 
     def _writable(self, signals: Sequence[str]) -> DeltaTable:
         """Open the table; create it, or add the columns of a new signal, where needed."""
         table = self._open()
         if table is None:
             fields = [*KEY_FIELDS, *(field for name in SIGNALS for field in signal_fields(name))]
-            if "://" not in self.uri:
-                Path(self.uri).mkdir(parents=True, exist_ok=True)
-            return DeltaTable.create(
-                self.uri,
-                schema=pa.schema(fields),
-                partition_by=["year"],
-                configuration=TABLE_CONFIGURATION,
-                storage_options=self.storage_options,
-            )
+            return self._created(pa.schema(fields), self.PARTITION, TABLE_CONFIGURATION)
         columns = column_names(table)
         added = [field for name in signals if name not in columns for field in signal_fields(name)]
         if added:
             table.alter.add_columns(Schema.from_arrow(pa.schema(added)).fields)
         return table
-
-    def compact(self) -> int:
-        """Sort the years whose files overlap by time and cut them into small files; return how many years.
-
-        A night then rewrites one small file, however long the history is. The content does not change,
-        old versions stay readable, and a table that is in order gets no new version.
-        """
-        table = self._open()
-        years = [] if table is None else fragmented_years(data_files(table))
-        for year in years:
-            attempts = Retrying(
-                retry=retry_if_exception(_is_conflict),
-                wait=wait_random_exponential(multiplier=0.02, max=LONGEST_COMMIT_WAIT_SECONDS),
-                stop=stop_after_delay(COMMIT_PATIENCE_SECONDS),
-                reraise=True,
-            )
-            attempts(self._compact_year, year)
-        return len(years)
-
-    def _compact_year(self, year: int) -> None:
-        """Rewrite one year; opened anew, because another writer may have committed since."""
-        self._readable(None).optimize.z_order(
-            ["timestamp"], partition_filters=[("year", "=", str(year))], target_size=TARGET_FILE_BYTES
-        )
-
-    def vacuum(self, keep_version: int, retention_hours: int = RETENTION_HOURS) -> int:
-        """Delete files that no version from `keep_version` on needs; return how many.
-
-        Args:
-            keep_version: Oldest version that must stay readable, such as the champion's dataset version.
-            retention_hours: Files replaced more recently than this stay in any case.
-
-        Raises:
-            BadInput: `keep_version` is not a version of the table.
-        """
-        table = self._readable(None)
-        newest = table.version()
-        if not 0 <= keep_version <= newest:
-            raise BadInput(
-                "keep_version is not a version of the lake",
-                field="keep_version",
-                value=keep_version,
-                allowed=f"0 to {newest}",
-            )
-        removed = table.vacuum(
-            retention_hours=retention_hours,
-            dry_run=False,
-            enforce_retention_duration=False,
-            keep_versions=list(range(keep_version, newest + 1)),
-        )
-        return len(removed)
 
 
 def _chunks(offers: Offers) -> Iterator[Offers]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,19 +30,25 @@ ABSENT_CODE = -1
 NEVER = np.iinfo(np.int64).min
 
 
+class RowCounts(NamedTuple):
+    """How many rows a commit added, and in how many it changed a value."""
+
+    inserted: int = 0
+    updated: int = 0
+
+
 @dataclass(frozen=True)
 class Changes:
     """Rows that differ from the stored table.
 
     Attributes:
         rows: Wide rows to write: key, year, flags and the columns of every signal in the batch.
-        inserted: Rows whose key is new.
-        updated: Rows of a stored key in which at least one cell has a new winner.
+        counts: Per city the rows whose key is new, and the rows of a stored key in which a cell has a new
+            winner; cities without changes are left out.
     """
 
     rows: pa.Table
-    inserted: int
-    updated: int
+    counts: Mapping[str, RowCounts]
 
 
 @dataclass
@@ -196,8 +203,15 @@ def resolve(offers: Offers, stored: pa.Table, preference: Preference | None = No
         changed |= wins
         merged[signal] = cells
     keep = np.flatnonzero(changed)
-    updated = int(stays[keep].sum())
-    return Changes(_wide(resolver, merged, keep), inserted=len(keep) - updated, updated=updated)
+    rows_of_city = np.bincount(resolver.keys[keep] % len(resolver.cities), minlength=len(resolver.cities))
+    old = keep[stays[keep]]
+    updated = np.bincount(resolver.keys[old] % len(resolver.cities), minlength=len(resolver.cities))
+    counts = {
+        city: RowCounts(int(every - corrected), int(corrected))
+        for city, every, corrected in zip(resolver.cities, rows_of_city, updated, strict=True)
+        if every
+    }
+    return Changes(_wide(resolver, merged, keep), counts)
 
 
 def _wide(resolver: _Resolver, merged: Mapping[str, _Cells], keep: NDArray[np.int64]) -> pa.Table:

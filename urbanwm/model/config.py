@@ -30,7 +30,7 @@ MODULATORS = ("lead_decay_6h", "lead_decay_24h", "hour_sin", "hour_cos", "is_wor
 DAY_KINDS = ("is_workday", "is_holiday", "is_bridge_day", "is_year_end")
 CLOCK = ("hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2")
 _TRACKED = (
-    "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.dropout",
+    "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.latent", "model.dropout",
     "training.steps", "training.batch_size", "training.context_hours", "training.horizon_hours",
     "training.learning_rate", "training.weight_decay", "training.warmup_steps", "training.gradient_clip",
     "training.reconstruction_weight", "training.kl_weight", "training.free_bits", "training.signal_dropout",
@@ -42,7 +42,7 @@ _TRACKED = (
 class _Frozen(BaseModel):
     """Immutable settings that refuse unknown keys and non-finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(_Frozen):
@@ -54,10 +54,20 @@ class ModelConfig(_Frozen):
     """Width of the deterministic state h and of every hidden layer."""
     latent_dim: int = Field(default=128, ge=1)
     """Width of the stochastic state z and of the encoding."""
+    latent: Literal["gaussian", "categorical"] = "gaussian"
+    """Family of z: a diagonal Gaussian, or one-hot groups as in DreamerV3."""
+    latent_groups: int = Field(default=8, ge=1)
+    """Number of one-hot groups that z consists of (`categorical`)."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout probability in encoder and predictor, in training only."""
     latent_noise: float = Field(default=1.0, ge=0.0, le=1.0)
     """Share of the latent spread that is sampled, in training and forecasts; 0 keeps to the means."""
+
+    @model_validator(mode="after")
+    def _refuse_groups_that_do_not_fill_z(self) -> Self:
+        if self.latent == "categorical" and self.latent_dim % self.latent_groups:
+            raise ValueError(f"latent_dim must be a multiple of latent_groups, {self.latent_groups}")
+        return self
 
 
 class TrainingConfig(_Frozen):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -9,6 +11,14 @@ from torch import nn
 
 from urbanwm.errors import InternalContractBroken
 from urbanwm.model.graph_builder import GraphBuilder
+from urbanwm.model.latent import (
+    LOGVAR_MAX,
+    SMALLEST_UNIFORM,
+    UNIMIX,
+    CategoricalLatent,
+    GaussianLatent,
+    Latent,
+)
 from urbanwm.model.predictor import (
     ENERGY_FLOOR_MWH,
     ENERGY_SCALE_MWH,
@@ -18,7 +28,6 @@ from urbanwm.model.predictor import (
     Predictor,
     QuantilePredictor,
 )
-from urbanwm.model.recurrence import LOGVAR_MAX
 from urbanwm.model.seasonal import LOG_SCALE_MAX, SeasonalPath
 from urbanwm.model.world_model import UrbanWorldModel
 
@@ -96,10 +105,7 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
     drive = "head_drive_t" if with_embedding else graph.weight(first.bias)
     head_in = graph.op("Add", projected, drive)
     hidden = graph.silu(head_in) if rssm.silu else graph.op("Relu", head_in)
-    mean, logvar = graph.split(graph.linear(hidden, out.weight, out.bias), Z, Z)
-    clipped = graph.op("Clip", logvar, graph.weight(rssm.logvar_min), graph.weight(LOGVAR_MAX))
-    spread = graph.op("Exp", graph.op("Mul", clipped, graph.weight(0.5)))
-    z = graph.op("Add", mean, graph.op("Mul", "noise_t", spread))
+    z = _draw(rssm.latent, graph, graph.linear(hidden, out.weight, out.bias))
     states = {"h_out": h, "z_out": z, "h_scan": h, "z_scan": z}
     graph.nodes += [helper.make_node("Identity", [value], [name]) for name, value in states.items()]
     widths = {"h_in": D, "z_in": Z, "drive_t": 3 * D, "noise_t": Z}
@@ -131,8 +137,36 @@ def _input_drive(model: UrbanWorldModel, graph: GraphBuilder) -> str:
 
 
 def _noise(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Return the noise as far as it reaches the latents."""
-    return graph.op("Mul", "noise", graph.weight(model.rssm.noise_scale))
+    """Return the noise as far as it reaches the latents, as `Latent.drive` prepares it."""
+    noise = graph.op("Mul", "noise", graph.weight(model.rssm.noise_scale))
+    if isinstance(model.rssm.latent, GaussianLatent):
+        return noise
+    half = graph.weight(0.5)
+    centred = graph.op("Erf", graph.op("Div", noise, graph.weight(math.sqrt(2.0))))
+    uniform = graph.op("Add", half, graph.op("Mul", half, centred))
+    bounds = graph.weight(SMALLEST_UNIFORM), graph.weight(1.0 - SMALLEST_UNIFORM)
+    exponential = graph.op("Neg", graph.op("Log", graph.op("Clip", uniform, *bounds)))
+    return graph.op("Reciprocal", exponential)
+
+
+def _draw(latent: Latent, graph: GraphBuilder, raw: str) -> str:
+    """Draw z from a head's output and the hour's noise, as `Latent.sample`."""
+    if isinstance(latent, GaussianLatent):
+        mean, logvar = graph.split(raw, latent.width, latent.width)
+        clipped = graph.op("Clip", logvar, graph.weight(latent.logvar_min), graph.weight(LOGVAR_MAX))
+        spread = graph.op("Exp", graph.op("Mul", clipped, graph.weight(0.5)))
+        return graph.op("Add", mean, graph.op("Mul", "noise_t", spread))
+    if not isinstance(latent, CategoricalLatent):
+        raise InternalContractBroken(f"no ONNX form for latent {type(latent).__name__}")
+    groups = graph.integers(0, latent.groups, latent.classes)
+    softmax = graph.op("Softmax", graph.op("Reshape", raw, groups), axis=-1)
+    mixed = graph.op("Mul", softmax, graph.weight(1.0 - UNIMIX))
+    probabilities = graph.op("Add", mixed, graph.weight(UNIMIX / latent.classes))
+    race = graph.op("Mul", probabilities, graph.op("Reshape", "noise_t", groups))
+    winners = graph.op("ArgMax", race, axis=-1, keepdims=0)
+    off_and_on = graph.weight([0.0, 1.0])
+    one_hot = graph.op("OneHot", winners, graph.integers(latent.classes), off_and_on, axis=-1)
+    return graph.op("Reshape", one_hot, graph.integers(0, latent.parameters))
 
 
 def _encode(model: UrbanWorldModel, graph: GraphBuilder) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
-from urbanwm.model.rssm import Gaussian, State, kl_divergence
+from urbanwm.model.rssm import State
 
 if TYPE_CHECKING:
     from urbanwm.model.config import TrainingConfig
@@ -53,7 +53,7 @@ def reference_loss(
     """Return the reference's loss: raw-unit MSE of the read-out plus annealed KL(q‖p) (DESIGN §4)."""
     path = model.observe(batch, noise, hours=batch.target.shape[1])
     prior = model.rssm.prior(path.h)
-    kl = kl_divergence(Gaussian(path.mean, path.logvar), prior).mean()
+    kl = model.rssm.kl(path.belief, prior).mean()
     error = (model.decode(path.h, path.z, batch.skip, batch.known).squeeze(-1) - batch.target).square()
     per_signal = masked_mean(error, batch.target_mask)
     reconstruction = per_signal.mean()
@@ -83,9 +83,9 @@ def open_loop_loss(
     horizon = masked_mean(pinball[:, hours:], batch.target_mask[:, hours:])
     weights = torch.tensor(recipe.signal_weights, dtype=horizon.dtype, device=horizon.device)
 
-    posterior, prior = Gaussian(seen.mean, seen.logvar), model.rssm.prior(seen.h)
-    dynamics = kl_divergence(_stopped(posterior), prior)
-    representation = kl_divergence(posterior, _stopped(prior))
+    posterior, prior = seen.belief, model.rssm.prior(seen.h)
+    dynamics = model.rssm.kl(posterior.detach(), prior)
+    representation = model.rssm.kl(posterior, prior.detach())
     kl = (
         recipe.kl_dynamics * dynamics.clamp(min=recipe.free_bits).mean()
         + recipe.kl_representation * representation.clamp(min=recipe.free_bits).mean()
@@ -98,11 +98,6 @@ def open_loop_loss(
     )
     parts = {"forecast": forecast, "reconstruction": reconstruction, "kl": dynamics.mean()}
     return Losses(total, parts | _by_signal("crps", horizon))
-
-
-def _stopped(gaussian: Gaussian) -> Gaussian:
-    """Return the same distribution without gradient."""
-    return Gaussian(gaussian.mean.detach(), gaussian.logvar.detach())
 
 
 def _by_signal(prefix: str, values: Tensor) -> dict[str, Tensor]:

@@ -6,37 +6,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from urbanwm.model.recurrence import LOGVAR_MAX, RecurrentWeights, Trajectory
+from urbanwm.model.latent import Latent
+from urbanwm.model.recurrence import RecurrentWeights, Trajectory
 
 
 def run_recurrence_plain(
-    input_drive: Tensor,
-    head_drive: Tensor,
+    inputs: Tensor,
+    embedding: Tensor | None,
     noise: Tensor,
     h: Tensor,
     z: Tensor,
     weights: RecurrentWeights,
+    latent: Latent,
     *,
     silu: bool,
-    logvar_min: float,
 ) -> Trajectory:
     """Run the recurrence hour by hour; arguments and result as `recurrence.run_recurrence`."""
     activation = functional.silu if silu else functional.relu
-    head_drives = head_drive.expand(input_drive.shape[0], *h.shape).unbind(0)
     hours: list[Trajectory] = []
-    for drive_t, head_drive_t, noise_t in zip(
-        input_drive.unbind(0), head_drives, noise.unbind(0), strict=True
-    ):
-        from_input = drive_t + functional.linear(z, weights.latent_to_gates)
-        from_hidden = functional.linear(h, weights.hidden_to_gates, weights.gates_bias)
-        input_r, input_u, input_n = from_input.chunk(3, dim=-1)
-        hidden_r, hidden_u, hidden_n = from_hidden.chunk(3, dim=-1)
-        candidate = torch.tanh(input_n + torch.sigmoid(input_r + hidden_r) * hidden_n)
-        keep = torch.sigmoid(input_u + hidden_u)
-        h = candidate + keep * (h - candidate)
-        head = activation(functional.linear(h, weights.hidden_to_head) + head_drive_t)
-        mean, logvar = functional.linear(head, weights.head_out, weights.head_out_bias).chunk(2, dim=-1)
-        logvar = logvar.clamp(logvar_min, LOGVAR_MAX)
-        z = mean + noise_t * torch.exp(0.5 * logvar)
-        hours.append(Trajectory(h, z, mean, logvar))
+    for hour in range(len(inputs)):
+        h = torch.gru_cell(torch.cat([z, inputs[hour]], dim=-1), h, *weights[:4])
+        seen = h if embedding is None else torch.cat([h, embedding[hour]], dim=-1)
+        head = activation(functional.linear(seen, weights.head_in, weights.head_in_bias))
+        belief = latent.bound(functional.linear(head, weights.head_out, weights.head_out_bias))
+        z = latent.sample(belief, noise[hour])
+        hours.append(Trajectory(h, z, belief))
     return Trajectory(*(torch.stack(parts) for parts in zip(*hours, strict=True)))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from urbanwm.model.recurrence import LOGVAR_MAX, RecurrentWeights, Trajectory, run_recurrence
+from urbanwm.model.latent import GaussianLatent, Latent
+from urbanwm.model.recurrence import RecurrentWeights, Trajectory, run_recurrence
 
 REFERENCE_LOGVAR_MIN = -10.0
 STEADY_LOGVAR_MIN = -4.0
@@ -24,18 +24,12 @@ class State(NamedTuple):
     z: Tensor
 
 
-class Gaussian(NamedTuple):
-    """A diagonal Gaussian over z by mean and log-variance."""
-
-    mean: Tensor
-    logvar: Tensor
-
-
 class RSSM(nn.Module):
     """A GRU that carries h, a prior p(z_t | h_t) and a posterior q(z_t | h_t, o_t).
 
     The GRU's input at hour t is `[z_{t-1}, input_t]`, where `input_t` is the action of that hour and, in the
-    urban model, everything else known ahead of it. Tensors are batch-first: `(batch, time, feature)`.
+    urban model, everything else known ahead of it. Prior and posterior are beliefs: parameters of the
+    `latent` family. Tensors are batch-first: `(batch, time, feature)`; inside, time comes first.
     """
 
     def __init__(
@@ -45,9 +39,9 @@ class RSSM(nn.Module):
         hidden_dim: int,
         latent_dim: int,
         *,
+        latent: Latent | None = None,
         silu: bool = False,
         slow_update: bool = False,
-        logvar_min: float = REFERENCE_LOGVAR_MIN,
         noise_scale: float = 1.0,
     ) -> None:
         """Make the three networks.
@@ -57,23 +51,24 @@ class RSSM(nn.Module):
             embedding_dim: Width of the encoder's output.
             hidden_dim: D, width of h.
             latent_dim: Z, width of z.
+            latent: The family of z; None = the reference's Gaussian.
             silu: Use SiLU instead of ReLU in prior and posterior.
             slow_update: Start with a GRU that mostly keeps its state.
-            logvar_min: Lower bound of the log-variance of z.
             noise_scale: Share of the latent spread that the noise reaches.
         """
         super().__init__()
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
-        self.silu, self.logvar_min, self.noise_scale = silu, logvar_min, noise_scale
-        activation = nn.SiLU if silu else nn.ReLU
+        self.latent: Latent = latent or GaussianLatent(latent_dim, REFERENCE_LOGVAR_MIN)
+        self.silu, self.noise_scale = silu, noise_scale
+        activation, parameters = nn.SiLU if silu else nn.ReLU, self.latent.parameters
         self.recurrent = nn.GRUCell(latent_dim + input_dim, hidden_dim)
         self.prior_net = nn.Sequential(
-            nn.Linear(hidden_dim, hidden_dim), activation(), nn.Linear(hidden_dim, 2 * latent_dim)
+            nn.Linear(hidden_dim, hidden_dim), activation(), nn.Linear(hidden_dim, parameters)
         )
         self.posterior_net = nn.Sequential(
             nn.Linear(hidden_dim + embedding_dim, hidden_dim),
             activation(),
-            nn.Linear(hidden_dim, 2 * latent_dim),
+            nn.Linear(hidden_dim, parameters),
         )
         if slow_update:
             with torch.no_grad():
@@ -84,10 +79,14 @@ class RSSM(nn.Module):
         like = self.recurrent.weight_hh
         return State(like.new_zeros(batch, self.hidden_dim), like.new_zeros(batch, self.latent_dim))
 
-    def prior(self, h: Tensor) -> Gaussian:
-        """Return p(z | h) for every row of h."""
-        mean, logvar = self.prior_net(h).chunk(2, dim=-1)
-        return Gaussian(mean, logvar.clamp(self.logvar_min, LOGVAR_MAX))
+    def prior(self, h: Tensor) -> Tensor:
+        """Return p(z | h) `(B, T, P)` for states `(B, T, D)`."""
+        # Time first, as `observe` left h in memory: no copy.
+        return self.latent.bound(self.prior_net(h.transpose(0, 1))).transpose(0, 1)
+
+    def kl(self, q: Tensor, p: Tensor) -> Tensor:
+        """Return KL(q‖p) in nats `(B, T)` of two beliefs `(B, T, P)`."""
+        return self.latent.kl(q, p)
 
     def observe(self, embedding: Tensor, inputs: Tensor, state: State, noise: Tensor) -> Trajectory:
         """Filter: bring the belief up to date with observations, through the posterior.
@@ -99,58 +98,38 @@ class RSSM(nn.Module):
             noise: Standard normal `(B, T, Z)`, or zeros.
 
         Returns:
-            Belief after each hour, batch first, with the posterior's mean and logvar.
+            State and posterior belief after each hour, batch first.
         """
-        first = _linear(self.posterior_net[0])
-        head_drive = functional.linear(embedding, first.weight[:, self.hidden_dim :], first.bias)
-        weights = self._weights(first.weight[:, : self.hidden_dim], _linear(self.posterior_net[2]))
-        return self._run(inputs, head_drive.transpose(0, 1), noise, state, weights)
+        return self._run(inputs, embedding.transpose(0, 1), noise, state, self.posterior_net)
 
     def imagine(self, inputs: Tensor, state: State, noise: Tensor) -> Trajectory:
         """Roll the prior forward without observations; arguments and result as in `observe`."""
-        first = _linear(self.prior_net[0])
-        weights = self._weights(first.weight, _linear(self.prior_net[2]))
-        return self._run(inputs, first.bias.view(1, 1, -1), noise, state, weights)
+        return self._run(inputs, None, noise, state, self.prior_net)
 
     def rollout(self, state: State, actions: Tensor, noise: Tensor) -> Trajectory:
         """Imagine under the given actions `(B, T, I)`: `imagine` in the argument order of the reference."""
         return self.imagine(actions, state, noise)
 
-    def _weights(self, hidden_to_head: Tensor, out: nn.Linear) -> RecurrentWeights:
-        return RecurrentWeights(
-            self.recurrent.weight_ih[:, : self.latent_dim],
-            self.recurrent.weight_hh,
-            self.recurrent.bias_hh,
-            hidden_to_head,
-            out.weight,
-            out.bias,
-        )
-
     def _run(
-        self, inputs: Tensor, head_drive: Tensor, noise: Tensor, state: State, weights: RecurrentWeights
+        self, inputs: Tensor, embedding: Tensor | None, noise: Tensor, state: State, head: nn.Sequential
     ) -> Trajectory:
-        """Project the known inputs of all hours at once, then recur (time first inside)."""
-        drive = functional.linear(
-            inputs.transpose(0, 1), self.recurrent.weight_ih[:, self.latent_dim :], self.recurrent.bias_ih
-        )
+        """Recur, time first."""
+        cell, first, last = self.recurrent, _linear(head[0]), _linear(head[2])
+        weights = RecurrentWeights(
+            cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh,
+            first.weight, first.bias, last.weight, last.bias,
+        )  # fmt: skip
         path = run_recurrence(
-            drive,
-            head_drive,
+            inputs.transpose(0, 1),
+            embedding,
             self.noise_scale * noise.transpose(0, 1),
             state.h,
             state.z,
             weights,
+            self.latent,
             silu=self.silu,
-            logvar_min=self.logvar_min,
         )
         return Trajectory(*(part.transpose(0, 1) for part in path))
-
-
-def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
-    """Return KL(q‖p) in nats, summed over the latent dimension: `(..., Z)` to `(...)`."""
-    ratio = torch.exp(q.logvar - p.logvar)
-    distance = (q.mean - p.mean).square() * torch.exp(-p.logvar)
-    return 0.5 * (ratio + distance - 1.0 + p.logvar - q.logvar).sum(dim=-1)
 
 
 def _linear(module: nn.Module) -> nn.Linear:

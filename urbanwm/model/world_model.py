@@ -16,6 +16,7 @@ from urbanwm.errors import InternalContractBroken
 from urbanwm.model import losses
 from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
 from urbanwm.model.encoder import Encoder
+from urbanwm.model.latent import CategoricalLatent, GaussianLatent, Latent
 from urbanwm.model.predictor import Predictor, QuantilePredictor
 from urbanwm.model.recurrence import Trajectory
 from urbanwm.model.rssm import REFERENCE_LOGVAR_MIN, RSSM, STEADY_LOGVAR_MIN, State
@@ -85,15 +86,14 @@ class UrbanWorldModel(nn.Module):
         self.encoder = Encoder(
             encoder_in, d, z, activation=nn.SiLU if cured else nn.ReLU, dropout=config.dropout
         )
-        floor = STEADY_LOGVAR_MIN if cured else REFERENCE_LOGVAR_MIN
         self.rssm = RSSM(
             dims.action + dims.known,
             z,
             d,
             z,
+            latent=_latent(config),
             silu=cured,
             slow_update=cured,
-            logvar_min=floor,
             noise_scale=config.latent_noise,
         )
         head = QuantilePredictor if cured else Predictor
@@ -174,3 +174,11 @@ class UrbanWorldModel(nn.Module):
     def parameter_count(self) -> int:
         """Return the number of trainable values."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _latent(config: ModelConfig) -> Latent:
+    """Return the family of z that the configuration names."""
+    if config.latent == "categorical":
+        return CategoricalLatent(config.latent_groups, config.latent_dim // config.latent_groups)
+    floor = STEADY_LOGVAR_MIN if config.kind == "urban" else REFERENCE_LOGVAR_MIN
+    return GaussianLatent(config.latent_dim, floor)

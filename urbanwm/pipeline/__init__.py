@@ -7,11 +7,16 @@ Every function takes plain arguments and can be called from a REPL::
     report = run_nightly(settings, ["demo"])
 """
 
+from urbanwm.pipeline.intake import CityIngest, city_ingest, ingest_one, run_ingest
 from urbanwm.pipeline.judge import run_backtest
-from urbanwm.pipeline.night import CityIngest, NightReport, Steps, ingest_one, run_ingest, run_nightly
+from urbanwm.pipeline.night import Steps, run_nightly
+from urbanwm.pipeline.night_report import NightReport
+from urbanwm.pipeline.outcome import TrainOutcome
 from urbanwm.pipeline.plan import plan_training
 from urbanwm.pipeline.promote import PromotionOutcome, list_models, run_promote, run_rollback
-from urbanwm.pipeline.train import TrainOutcome, run_train
+from urbanwm.pipeline.replay import replay_settings, run_replay
+from urbanwm.pipeline.reproduce import reproduce
+from urbanwm.pipeline.train import run_train
 
 __all__ = [
     "CityIngest",
@@ -19,13 +24,17 @@ __all__ = [
     "PromotionOutcome",
     "Steps",
     "TrainOutcome",
+    "city_ingest",
     "ingest_one",
     "list_models",
     "plan_training",
+    "replay_settings",
+    "reproduce",
     "run_backtest",
     "run_ingest",
     "run_nightly",
     "run_promote",
+    "run_replay",
     "run_rollback",
     "run_train",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -148,8 +148,8 @@ def _cut(city: City, lake: Lake, version: int, end: datetime) -> CityRecord:
     targets = frame[[name for name in TARGETS if name in frame]].dropna(how="all")
     if targets.empty:
         raise DataUnavailable(f"{city.name} has no value of any target", field="city", value=city.name)
-    last_day = _local_day(min(end, targets.index[-1] + timedelta(hours=1)), city)
-    first_day = _local_day(targets.index[0], city) + timedelta(days=1)
+    last_day = city.local_day(min(end, targets.index[-1] + timedelta(hours=1)))
+    first_day = city.local_day(targets.index[0]) + timedelta(days=1)
     days = (last_day - first_day).days
     held_out = min(TEST_DAYS, int(days * TEST_SHARE))
     horizon_days = HORIZON_HOURS // 24
@@ -161,10 +161,8 @@ def _cut(city: City, lake: Lake, version: int, end: datetime) -> CityRecord:
             allowed=f"{int(TEST_DAYS_MIN / TEST_SHARE)} days or more",
         )
     last_origin = last_day - timedelta(days=horizon_days)
-    origins = tuple(
-        local_midnight(last_origin - timedelta(days=back), city) for back in reversed(range(held_out))
-    )
-    known = frame[frame.index < local_midnight(last_day, city)]
+    origins = tuple(city.local_hour(last_origin - timedelta(days=back)) for back in reversed(range(held_out)))
+    known = frame[frame.index < city.local_hour(last_day)]
     return CityRecord(city, _present(known), origins)
 
 
@@ -173,11 +171,6 @@ def _present(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.dropna(axis="columns", how="all")
 
 
-def _local_day(moment: datetime, city: City) -> date:
-    """Return the day that `moment` falls on in the city."""
-    return moment.astimezone(city.zone).date()
-
-
 def local_midnight(day: date, city: City) -> datetime:
     """Return the start of a local day, UTC."""
-    return datetime.combine(day, time(), tzinfo=city.zone).astimezone(UTC)
+    return city.local_hour(day)

@@ -13,11 +13,12 @@ import pandas as pd
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.cities import load_city
 from urbanwm.clock import Clock, utc_now
+from urbanwm.contracts.scenario import Forecaster
 from urbanwm.errors import BadInput, DataUnavailable
-from urbanwm.evaluation.backtest import Forecaster, backtest, forecast_table
+from urbanwm.evaluation.backtest import backtest
 from urbanwm.evaluation.behaviour import check_behaviour
 from urbanwm.evaluation.metrics import ALL, BUCKETS, skill, summarise
-from urbanwm.evaluation.references import climatology, persistence
+from urbanwm.evaluation.verification import verify_against_references
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.lake import Lake
 from urbanwm.model.bundle import Bundle
@@ -30,39 +31,6 @@ SAMPLES: Final = 200
 SEED: Final = 0
 RUN_PREFIX: Final = "runs:/"
 LOGGED_METRICS: Final = ("mae", "rmse", "crps", "coverage90")
-
-
-def forecast_origins(
-    records: Mapping[str, CityRecord], forecaster: Forecaster, horizon_hours: int = HORIZON_HOURS
-) -> pd.DataFrame:
-    """Forecast from every held-out origin of every city; columns of DESIGN §6."""
-    tables = [
-        forecast_table(
-            record.city,
-            record.frame,
-            forecaster,
-            record.origins,
-            horizon_hours=horizon_hours,
-            samples=SAMPLES,
-            seed=SEED,
-        )
-        for record in records.values()
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def yardsticks(records: Mapping[str, CityRecord]) -> dict[str, pd.DataFrame]:
-    """Return the forecasts of the two references that any model must beat, on the same origins."""
-    return {
-        name: pd.concat(
-            [
-                reference(record.city, record.frame, record.origins, HORIZON_HOURS)
-                for record in records.values()
-            ],
-            ignore_index=True,
-        )
-        for name, reference in (("persistence", persistence), ("climatology", climatology))
-    }
 
 
 def score_metrics(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
@@ -121,7 +89,7 @@ def run_backtest(
     out: Path,
     clock: Clock = utc_now,
 ) -> dict[str, Any]:
-    """Backtest one model on one city, write the forecasts to `out`, and return their scores.
+    """Backtest one model on one city, write the forecasts to `out`, and return their verification.
 
     Args:
         city_name: City.
@@ -160,17 +128,14 @@ def run_backtest(
     except OSError as error:
         sentence = f"cannot write the forecasts: {error.strerror}"
         raise BadInput(sentence, field="out", value=str(out)) from error
-    wide = summarise(table).pivot_table(
-        index=["signal", "bucket"], columns="metric", values="value", sort=False
-    )
-    rows = wide.rename(columns={"coverage90": "coverage_90"}).reset_index().to_dict("records")
+    verification = verify_against_references(city, frame, table)
     return {
         "city": city.name,
         "model": model,
         "origins": int(table["origin"].nunique()),
         "rows": len(table),
         "out": str(out),
-        "scores": rows,
+        **verification.to_dict(),
     }
 
 

@@ -3,154 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final
 
-from filelock import FileLock, Timeout
-
-from urbanwm.cities import load_city, nightly_city_names
+from urbanwm.cities import nightly_city_names
 from urbanwm.clock import Clock, require_utc, utc_now
-from urbanwm.errors import BadInput, DataUnavailable, LakeConflict, SourceError, UrbanWMError
-from urbanwm.ingest import ingest_city
+from urbanwm.errors import BadInput, UrbanWMError
+from urbanwm.monitoring import Alert, MonitorReport, make_alert
+from urbanwm.pipeline.data import read_night
+from urbanwm.pipeline.decision import NightDecision, Promote, decide_night
+from urbanwm.pipeline.intake import CityIngest, run_ingest
+from urbanwm.pipeline.last_night import LastNight, read_last_night, write_last_night
+from urbanwm.pipeline.lease import LeaseTaken, night_lease
+from urbanwm.pipeline.live_rollback import LiveRollback, rollback_if_worse
+from urbanwm.pipeline.monitor import data_checks, run_monitor, store_forecasts
+from urbanwm.pipeline.night_report import EXIT_HELD, NightReport, Status
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
-from urbanwm.pipeline.promote import PromotionOutcome, run_promote
-from urbanwm.pipeline.train import TrainOutcome, run_train
+from urbanwm.pipeline.promote import run_promote
+from urbanwm.pipeline.spread import Spread, local_spread
 from urbanwm.settings import Settings
 
-HEADLINE_SCORES: Final = ("/mae", "/all")
-"""Scores that a report shows; the run has them all, by lead."""
-Status = Literal["done", "nothing new", "failed", "busy"]
-
-
-@dataclass(frozen=True)
-class CityIngest:
-    """What the night's ingest brought for one city.
-
-    Attributes:
-        city: Its name.
-        inserted: New rows.
-        updated: Corrected rows.
-        version: Lake version afterwards; None where the ingest failed as a whole.
-        errors: One sentence per source that failed; the others went on.
-        retryable: Whether one of the failures can be over at the next attempt.
-    """
-
-    city: str
-    inserted: int = 0
-    updated: int = 0
-    version: int | None = None
-    errors: list[str] = field(default_factory=list)
-    retryable: bool = False
-
-
-@dataclass(frozen=True)
-class NightReport:
-    """One night in one document.
-
-    Attributes:
-        as_of: The time for which it ran, UTC.
-        status: "done"; "nothing new": all of it had been done before; "failed"; "busy": another run works.
-        ingest: Per city.
-        training: The candidate, or None.
-        promotion: What became of it, or None.
-        errors: What went wrong, one sentence each.
-        seconds: Wall time by step.
-        exit_code: 0, or that of the error that ended the night.
-    """
-
-    as_of: datetime
-    status: Status
-    ingest: list[CityIngest] = field(default_factory=list)
-    training: TrainOutcome | None = None
-    promotion: PromotionOutcome | None = None
-    errors: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    exit_code: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self) | {"as_of": self.as_of.isoformat()}
-
-    def text(self) -> str:
-        """Return the report for a terminal."""
-        lines = [f"night of {self.as_of:%Y-%m-%d %H:%M} UTC: {self.status}"]
-        for city in self.ingest:
-            lines.append(f"  {city.city}: {city.inserted} rows new, {city.updated} corrected")
-            lines += [f"    failed: {error}" for error in city.errors]
-        if self.training is not None:
-            how = "already trained" if self.training.reused else "trained"
-            lines.append(f"  model version {self.training.version} ({self.training.experiment}): {how}")
-            lines += [
-                f"    {name}: {value:.4g}"
-                for name, value in sorted(self.training.metrics.items())
-                if name.endswith(HEADLINE_SCORES)
-            ]
-        if self.promotion is not None:
-            verdict = "in service" if self.promotion.promoted else "refused"
-            lines.append(f"  gate: version {self.promotion.version} {verdict}")
-            lines += [f"    {reason}" for reason in self.promotion.reasons]
-        lines += [f"  error: {error}" for error in self.errors]
-        if self.seconds:
-            lines.append(
-                "  " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in self.seconds.items())
-            )
-        return "\n".join(lines)
-
-    def markdown(self) -> str:
-        """Return the report as Markdown, as the orchestrator shows it."""
-        head = f"## Night of {self.as_of:%Y-%m-%d}: {self.status}"
-        rows = [
-            f"| {c.city} | {c.inserted} | {c.updated} | {'; '.join(c.errors) or '-'} |" for c in self.ingest
-        ]
-        table = ["| city | new rows | corrected | failed sources |", "|---|---|---|---|", *rows]
-        body = "\n".join(line.strip() for line in self.text().splitlines()[1:])
-        return "\n".join([head, "", *table, "", "```", body, "```"])
-
-
-def ingest_one(name: str, settings: Settings, clock: Clock = utc_now) -> CityIngest:
-    """Ingest one city; an upstream's failure is part of the answer.
-
-    Raises:
-        BadInput: The city is unknown or its file is wrong.
-    """
-    city = load_city(name, settings)
-    try:
-        report = ingest_city(city, settings, clock=clock)
-    except (SourceError, DataUnavailable, LakeConflict) as error:
-        return CityIngest(city.name, errors=[f"{type(error).__name__}: {error}"], retryable=error.retryable)
-    errors = [f"{item['source']} for {item['signal']}: {item['message']}" for item in report.errors]
-    retryable = any(item["retryable"] for item in report.errors)
-    return CityIngest(city.name, report.inserted, report.updated, report.version, errors, retryable)
-
-
-def run_ingest(names: Sequence[str], settings: Settings, clock: Clock = utc_now) -> list[CityIngest]:
-    """Ingest each city; one that fails is reported and the others go on."""
-    return [ingest_one(name, settings, clock) for name in names]
+EXIT_STORAGE: Final = 3
+"""Exit code where the disk is full or cannot be written: as for any store that is not available."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a night. An orchestrator puts its own wrappers of the same functions in their place.
+    """The steps that an orchestrator puts its own wrappers around; what a night does is decided here.
 
     Attributes:
         ingest: Cities and time → what each city's ingest brought.
-        train: Cities and time → the candidate.
+        spread: Runs trainings and forecasts, see `urbanwm.pipeline.spread`.
         promote: Version → what became of it.
     """
 
     ingest: Callable[[list[str], datetime], list[CityIngest]]
-    train: Callable[[list[str], datetime], TrainOutcome]
-    promote: Callable[[str], PromotionOutcome]
+    spread: Spread
+    promote: Promote
 
 
-def local_steps(settings: Settings, say: Progress = silent) -> Steps:
+def local_steps(settings: Settings) -> Steps:
     """Return the steps as plain function calls."""
     return Steps(
         ingest=lambda names, moment: run_ingest(names, settings, lambda: moment),
-        train=lambda names, moment: run_train(
-            names, settings, until=moment, steps=settings.training_steps, clock=lambda: moment, say=say
-        ),
+        spread=local_spread(settings),
         promote=lambda version: run_promote(settings, version=version),
     )
 
@@ -166,11 +63,12 @@ def run_nightly(
 ) -> NightReport:
     """Run one night.
 
-    Ingest, training and decision are each skipped where they are done already, so a night that was killed is
-    finished by the next call, and a repeated night changes nothing. Of two nights at once the second leaves.
+    Ingest, training, forecasts and decision are each skipped where they are done already, so a night that
+    was killed is finished by the next call, and a repeated night changes nothing. Of two nights at once the
+    second leaves: status "busy", exit code 0.
 
     Args:
-        settings: Where everything is, which experiment, the gate's margin and confidence.
+        settings: Where everything is, what is trained, the gate's margin and confidence.
         names: Cities; None: the nightly cities of the settings.
         as_of: Run as if it were this time; None: now.
         clock: What time it is.
@@ -185,39 +83,156 @@ def run_nightly(
     """
     moment = clock() if as_of is None else require_utc(as_of, "as_of")
     cities = list(names or nightly_city_names(settings))
-    settings.locks_dir.mkdir(parents=True, exist_ok=True)
-    # The system frees a file lock when its process dies, so a killed night never blocks the next one.
-    lease = FileLock(settings.locks_dir / "nightly.lock")
     try:
-        with lease.acquire(blocking=False):
-            return _night(cities, moment, steps or local_steps(settings, say), say)
-    except Timeout:
-        return NightReport(moment, "busy", errors=["another nightly run is at work; this one leaves"])
+        with night_lease(settings, clock()):
+            night = _Night(settings, cities, moment, steps or local_steps(settings), say)
+            report = night.run()
+            _remember(settings, report, cities, clock())
+            return report
+    except LeaseTaken as taken:
+        sentence = f"another nightly run is at work ({taken}); this one leaves"
+        return NightReport(moment, "busy", errors=[sentence])
 
 
-def _night(names: list[str], moment: datetime, steps: Steps, say: Progress) -> NightReport:
-    """Run the steps under the lease, each as if it were `moment`."""
-    watch = Stopwatch()
-    errors: list[str] = []
-    exit_code = 0
-    training: TrainOutcome | None = None
-    promotion: PromotionOutcome | None = None
-    say(f"ingesting {', '.join(names)}")
-    ingested = steps.ingest(names, moment)
-    watch.lap("ingest")
-    try:
-        say("looking for something to train on")
-        training = steps.train(names, moment)
-        watch.lap("train")
-        say(f"judging version {training.version}")
-        promotion = steps.promote(training.version)
-        watch.lap("gate")
-    except BadInput:
-        raise
-    except UrbanWMError as error:
-        errors.append(f"{type(error).__name__}: {error}")
-        exit_code = error.exit_code
-    changed = any(city.inserted or city.updated for city in ingested)
-    repeated = training is not None and training.reused and promotion is not None and promotion.reused
-    status: Status = "failed" if errors else "nothing new" if repeated and not changed else "done"
-    return NightReport(moment, status, ingested, training, promotion, errors, watch.seconds, exit_code)
+@dataclass
+class _Night:
+    """One night under the lease: its steps, and what each of them brought."""
+
+    settings: Settings
+    names: list[str]
+    moment: datetime
+    steps: Steps
+    say: Progress
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    ingested: list[CityIngest] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    exit_code: int = 0
+    rollback: LiveRollback | None = None
+    held: bool = False
+    decision: NightDecision = field(default_factory=NightDecision)
+
+    def run(self) -> NightReport:
+        """Run the steps, each as if it were `moment`; a step that fails does not take the report with it."""
+        self.say(f"ingesting {', '.join(self.names)}")
+        self._attempt("ingest", self._ingest)
+        self._attempt("check", self._check)
+        if not self.errors and not self.held:
+            self.say("looking for something to train on")
+            self._attempt("decide", self._decide)
+        monitor = self._watched()
+        return self._report(monitor)
+
+    def _attempt(self, step: str, work: Callable[[], None]) -> None:
+        """Run one step; a named failure, or a disk that cannot be written, is noted.
+
+        Raises:
+            BadInput: The settings or a city file are wrong: a person must act, and sees the field.
+        """
+        try:
+            work()
+        except BadInput:
+            raise
+        except UrbanWMError as error:
+            self.errors.append(f"{type(error).__name__}: {error}")
+            self.exit_code = error.exit_code
+        except OSError as error:
+            self.errors.append(f"{type(error).__name__} in step {step}: {error}")
+            self.exit_code = EXIT_STORAGE
+        self.watch.lap(step)
+
+    def _ingest(self) -> None:
+        self.ingested = self.steps.ingest(self.names, self.moment)
+
+    def _check(self) -> None:
+        """Look at the data before anything learns from them, and at what the champion promised."""
+        dropped = {city.city: city.dropped for city in self.ingested}
+        self.alerts = list(data_checks(self.settings, self.names, self.moment, dropped=dropped))
+        blocking = [alert.text() for alert in self.alerts if alert.blocks]
+        if blocking:
+            self.held = True
+            self.notes.append(f"nothing was trained on these data: {'; '.join(blocking)}")
+        now = run_monitor(
+            self.settings, self.names, self.moment, lambda: self.moment, checks=self.alerts, tell=False
+        )
+        self.rollback = rollback_if_worse(self.settings, now)
+        if self.rollback is not None:
+            kind = "rolled_back" if self.rollback.done else "live_skill"
+            self.alerts.append(make_alert(kind, self.rollback.reason))
+
+    def _decide(self) -> None:
+        data = read_night(self.names, self.settings, until=self.moment, clock=lambda: self.moment)
+        self.decision = decide_night(
+            self.settings,
+            data,
+            self.moment,
+            spread=self.steps.spread,
+            promote=self.steps.promote,
+            say=self.say,
+        )
+        if self.decision.note:
+            self.notes.append(self.decision.note)
+
+    def _watched(self) -> MonitorReport | None:
+        """Store tonight's forecasts, score what came true, and tell what is wrong, once."""
+        self.say("watching what was promised")
+        alerts = [*self.alerts, *(make_alert("night_failed", error) for error in self.errors)]
+        found: list[MonitorReport] = []
+
+        def watch() -> None:
+            stored = store_forecasts(self.settings, self.names, self.moment)
+            alerts.extend(stored.alerts)
+            found.append(run_monitor(self.settings, self.names, self.moment, checks=alerts))
+
+        self._attempt("watch", watch)
+        return found[0] if found else None
+
+    def _report(self, monitor: MonitorReport | None) -> NightReport:
+        training, promotion = self.decision.training, self.decision.promotion
+        changed = any(city.inserted or city.updated for city in self.ingested) or self.rollback is not None
+        idle = self.decision.reused or bool(self.decision.note)
+        status: Status = "nothing new" if idle and not changed else "done"
+        exit_code = self.exit_code
+        if self.held:
+            status, exit_code = "held", exit_code or EXIT_HELD
+        if self.errors:
+            status = "failed"
+        return NightReport(
+            as_of=self.moment,
+            status=status,
+            ingest=self.ingested,
+            candidates=training.outcomes if training else [],
+            lost=training.lost if training else {},
+            training=training.chosen if training else None,
+            promotion=promotion,
+            rollback=self.rollback.to_dict() if self.rollback else None,
+            alerts=[alert.to_dict() for alert in (monitor.alerts if monitor else self.alerts)],
+            notes=self.notes,
+            errors=self.errors,
+            seconds=self.watch.seconds,
+            run_id=self.decision.run_id,
+            exit_code=exit_code,
+        )
+
+
+def _remember(settings: Settings, report: NightReport, cities: list[str], now: datetime) -> None:
+    """Record for the service that a night ended, and whether it succeeded."""
+    before = read_last_night(settings)
+    succeeded = report.status in ("done", "nothing new")
+    champion = report.promotion.champion if report.promotion else before.champion if before else None
+    if report.rollback is not None:
+        champion = report.rollback["serving"]
+    write_last_night(
+        settings,
+        LastNight(
+            as_of=report.as_of,
+            finished_at=now,
+            status=report.status,
+            cities=cities,
+            champion=champion,
+            decision=report.decision,
+            errors=report.errors,
+            succeeded_at=now if succeeded else before.succeeded_at if before else None,
+        ),
+    )

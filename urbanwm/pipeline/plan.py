@@ -12,33 +12,72 @@ from urbanwm.features import FeatureSpec, build_spec
 from urbanwm.model.config import ExperimentConfig, load_experiment
 from urbanwm.pipeline.data import NightData, read_night
 from urbanwm.provenance import document_hash
-from urbanwm.registry import ModelVersion, Registry
+from urbanwm.registry import START_TAG, ModelVersion, Registry
 from urbanwm.settings import Settings
 
 KEY_TAG: Final = "night_key"
+EXPERIMENT_FILE: Final = "config/experiment.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to train a model.
+
+    Attributes:
+        label: How reports name it: `urban`, `urban@7`, `warm`.
+        experiment: The configuration.
+        start: Version whose weights it starts from; None: random weights.
+        start_digest: Digest of that version's bundle.
+    """
+
+    label: str
+    experiment: ExperimentConfig
+    start: str | None = None
+    start_digest: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything decided before the first optimiser step."""
 
-    experiment: ExperimentConfig
+    candidate: Candidate
     data: NightData
     key: str
 
     @property
+    def experiment(self) -> ExperimentConfig:
+        """Return the candidate's configuration."""
+        return self.candidate.experiment
+
+    @property
     def tags(self) -> dict[str, object]:
-        """Return what identifies the run: data, configuration, code."""
+        """Return what identifies the run: data, configuration, start."""
+        start = {} if self.candidate.start is None else {START_TAG: self.candidate.start}
         return {
             "stage": "train",
             KEY_TAG: self.key,
+            "candidate": self.candidate.label,
             "experiment": self.experiment.name,
             "config_hash": self.experiment.config_hash(),
             "seed": self.experiment.training.seed,
             "cities": ",".join(self.data.records),
             "dataset_version": self.data.lake_version,
             "data_digest": document_hash(self.data.digests),
+            **start,
         }
+
+
+def plan_candidate(candidate: Candidate, data: NightData) -> Plan:
+    """Derive the key under which this candidate is trained once on these data.
+
+    The key holds the data's digest, the configuration and the start, not the table's version: a compaction of
+    the lake, or another city's rows, ask for no new training.
+    """
+    judged = {name: [record.origins[0], record.origins[-1]] for name, record in data.records.items()}
+    identity = {"config": candidate.experiment.config_hash(), "data": data.digests, "judged": judged}
+    if candidate.start is not None:
+        identity["start"] = candidate.start_digest
+    return Plan(candidate, data, document_hash(identity))
 
 
 def make_plan(
@@ -50,17 +89,11 @@ def make_plan(
     steps: int | None = None,
     clock: Clock = utc_now,
 ) -> Plan:
-    """Read experiment and data, and derive the key under which the work is done once.
-
-    The key holds the data's digest and the configuration, not the table's version: a compaction of the lake,
-    or another city's rows, ask for no new training.
-    """
+    """Read experiment and data of a single training, which starts from random weights."""
     overrides = {} if steps is None else {"training.steps": steps}
     experiment = load_experiment(experiment_name or settings.experiment, overrides)
     data = read_night(names, settings, until=until, clock=clock)
-    judged = {name: [record.origins[0], record.origins[-1]] for name, record in data.records.items()}
-    key = document_hash({"config": experiment.config_hash(), "data": data.digests, "judged": judged})
-    return Plan(experiment, data, key)
+    return plan_candidate(Candidate(experiment.name, experiment), data)
 
 
 def plan_training(

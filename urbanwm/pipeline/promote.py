@@ -17,9 +17,14 @@ from urbanwm.evaluation.gate import GateDecision, decide
 from urbanwm.figures import score_ratios
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
-from urbanwm.pipeline.data import CityRecord, read_window
-from urbanwm.pipeline.judge import SEED, behaviour_failures, forecast_origins
-from urbanwm.pipeline.train import BASELINE_TABLE, CHALLENGER_TABLE, WINDOW_FILE
+from urbanwm.pipeline.data import read_window
+from urbanwm.pipeline.evaluation import CHALLENGER as CHALLENGER_TABLE
+from urbanwm.pipeline.evaluation import CHAMPION as CHAMPION_TABLE
+from urbanwm.pipeline.evaluation import JUDGED_TAG, table_path
+from urbanwm.pipeline.forecasts import BASELINE, held_out_tables
+from urbanwm.pipeline.judge import SEED, behaviour_failures
+from urbanwm.pipeline.spread import serial
+from urbanwm.pipeline.training_log import WINDOW_FILE
 from urbanwm.registry import (
     CHALLENGER,
     DECISION_TAG,
@@ -29,12 +34,13 @@ from urbanwm.registry import (
     ModelVersion,
     Registry,
     promote,
+    read_run,
     rollback,
 )
 from urbanwm.settings import Settings
 
 DECISION_FILE: Final = "gate/decision.json"
-CHAMPION_TABLE: Final = "evaluation/champion.parquet"
+RATIO_FIGURE: Final = "gate/score_ratios.png"
 DECIDED_AGAINST_TAG: Final = "decided_against"
 NOBODY: Final = "none"
 
@@ -176,10 +182,9 @@ def _judge(
         bundle = Bundle.load(registry.download(challenger, folder / "challenger"))
         bundle.smoke_test()
         window = json.loads(registry.fetch(challenger.run_id, WINDOW_FILE, folder).read_text("utf-8"))
-        records = read_window(window, settings)
-        ours = pd.read_parquet(registry.fetch(challenger.run_id, CHALLENGER_TABLE, folder))
-        baseline = pd.read_parquet(registry.fetch(challenger.run_id, BASELINE_TABLE, folder))
-        theirs, remarks = _champion_forecasts(registry, champion, records, folder / "champion")
+        ours = _stored_table(registry, challenger, CHALLENGER_TABLE, folder)
+        baseline = _stored_table(registry, challenger, BASELINE, folder)
+        theirs, remarks = _champion_forecasts(settings, registry, challenger, champion, window, folder)
     decision = decide(
         ours,
         theirs,
@@ -187,29 +192,47 @@ def _judge(
         margin=settings.gate_margin,
         confidence=settings.gate_confidence,
         seed=SEED,
-        behaviour_failures=behaviour_failures(records, WorldModelForecaster(bundle)),
+        behaviour_failures=behaviour_failures(read_window(window, settings), WorldModelForecaster(bundle)),
     )
     decision = replace(decision, reasons=[*remarks, *decision.reasons])
     run = registry.run_log(challenger.run_id)
-    against = champion.version if champion else NOBODY
-    run.log_json(asdict(decision) | {"champion": against}, DECISION_FILE)
-    run.log_figure(score_ratios(_ratio_rows(decision)), "gate/score_ratios.png")
-    if theirs is not None:
-        run.log_frame(theirs, CHAMPION_TABLE)
+    run.log_json(asdict(decision) | {"champion": champion.version if champion else NOBODY}, DECISION_FILE)
+    run.log_figure(score_ratios(_ratio_rows(decision)), RATIO_FIGURE)
     return decision
 
 
+def _stored_table(registry: Registry, version: ModelVersion, name: str, folder: Path) -> pd.DataFrame:
+    """Read the forecasts that were stored when the version was judged."""
+    return pd.read_parquet(registry.fetch(version.run_id, table_path(name), folder))
+
+
 def _champion_forecasts(
-    registry: Registry, champion: ModelVersion | None, records: Mapping[str, CityRecord], folder: Path
+    settings: Settings,
+    registry: Registry,
+    challenger: ModelVersion,
+    champion: ModelVersion | None,
+    window: Mapping[str, Any],
+    folder: Path,
 ) -> tuple[pd.DataFrame | None, list[str]]:
-    """Forecast the challenger's held-out hours by the champion; with a remark where it cannot be loaded."""
+    """Return the champion's forecasts of the challenger's held-out hours.
+
+    The night stored them beside the challenger's where this champion served already; otherwise they are made
+    now. A champion that cannot be loaded leaves a remark, and the baseline as only rival.
+    """
     if champion is None:
         return None, []
+    if read_run(registry, challenger.run_id).tags.get(JUDGED_TAG) == champion.version:
+        return _stored_table(registry, challenger, CHAMPION_TABLE, folder), []
     try:
-        bundle = Bundle.load(registry.download(champion, folder))
+        bundle = registry.download(champion, folder / CHAMPION_TABLE / "bundle")
+        models = {CHAMPION_TABLE: str(bundle)}
+        table = held_out_tables(settings, window, models, folder / "tables", serial)[CHAMPION_TABLE]
     except BundleInvalid as error:
         return None, [f"champion {champion.version} cannot be loaded, so the baseline is the rival: {error}"]
-    return forecast_origins(records, WorldModelForecaster(bundle)), []
+    run = registry.run_log(challenger.run_id)
+    run.log_frame(table, table_path(CHAMPION_TABLE))
+    run.set_tags({JUDGED_TAG: champion.version})
+    return table, []
 
 
 def _ratio_rows(decision: GateDecision) -> list[dict[str, Any]]:
@@ -233,17 +256,29 @@ def _note_refusal(
 
 
 def run_rollback(
-    settings: Settings, *, reason: str = "rolled back by hand", clock: Clock = utc_now
+    settings: Settings,
+    *,
+    reason: str = "rolled back by hand",
+    expected_champion: str | None = None,
+    clock: Clock = utc_now,
 ) -> dict[str, Any]:
     """Put the previous champion back in service.
 
+    Args:
+        settings: Where everything is.
+        reason: Noted on the version that leaves and on its run.
+        expected_champion: The version that is to leave; None: whichever serves.
+        clock: Stamps what is logged.
+
     Raises:
-        GateRefused: There is no previous champion.
+        GateRefused: There is no previous champion, or another version serves by now.
         BundleInvalid: Its bundle is damaged or fails its example.
     """
     registry = Registry(settings, clock)
     before = registry.champion()
-    after = rollback(registry, validate=smoke_test, reason=reason)
+    after = rollback(registry, validate=smoke_test, reason=reason, expected_champion=expected_champion)
+    if before is not None:
+        registry.run_log(before.run_id).set_tags({"decision": f"{ROLLED_BACK}: {reason}"})
     ChampionCache(settings.cache_dir, registry).sync()
     return {"champion": after.version, "previous": before.version if before else None, "run_id": after.run_id}
 

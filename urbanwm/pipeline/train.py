@@ -3,68 +3,37 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
-from filelock import FileLock
 
-from urbanwm.assumptions import load_assumptions
-from urbanwm.baseline import BaselineForecaster
 from urbanwm.clock import Clock, utc_now
-from urbanwm.contracts.signals import TARGETS
-from urbanwm.features import build_series
-from urbanwm.figures import error_by_lead, forecast_fan, training_curves
-from urbanwm.forecaster import WorldModelForecaster
-from urbanwm.model.bundle import Bundle
-from urbanwm.pipeline.judge import forecast_origins, score_metrics, yardsticks
-from urbanwm.pipeline.plan import KEY_TAG, Plan, already_trained, count_parameters, make_plan, training_spec
+from urbanwm.figures import training_curves
+from urbanwm.pipeline.evaluation import CHALLENGER, log_evaluation
+from urbanwm.pipeline.fit import fit
+from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
+from urbanwm.pipeline.judge import score_metrics
+from urbanwm.pipeline.outcome import Trained, TrainOutcome
+from urbanwm.pipeline.plan import (
+    KEY_TAG,
+    Plan,
+    already_trained,
+    count_parameters,
+    make_plan,
+)
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
+from urbanwm.pipeline.spread import serial
+from urbanwm.pipeline.train_job import VALIDATION_TAG, TrainJob, reused_outcome
+from urbanwm.pipeline.training_log import BatchedMetrics, log_inputs
 from urbanwm.provenance import collect_provenance
-from urbanwm.registry import ModelVersion, Registry, RunLog, directory_digest
-from urbanwm.settings import Settings
+from urbanwm.registry import FINISHED, ModelVersion, Registry, RunLog, directory_digest
+from urbanwm.settings import Settings, apply_environment
 
 ASSUMPTIONS: Final = "literature"
-WINDOW_FILE: Final = "evaluation/window.json"
-CHALLENGER_TABLE: Final = "evaluation/challenger.parquet"
-BASELINE_TABLE: Final = "evaluation/baseline.parquet"
-FANS_PER_CITY: Final = 2
-
-
-@dataclass(frozen=True)
-class TrainOutcome:
-    """What a training run left.
-
-    Attributes:
-        run_id: MLflow run.
-        version: Registered model version, as text.
-        experiment: Name of the configuration.
-        parameters: Number of trained weights.
-        dataset_version: Lake version that was read.
-        metrics: Held-out scores: `test/<signal>/mae` in the signal's unit, `skill/<signal>/h48` as a share.
-        cities: Cities trained on.
-        left_out: Why a city that was asked for was not trained on.
-        reused: Whether the same data and configuration had been trained before, so that nothing was done.
-        seconds: Wall time by step.
-    """
-
-    run_id: str
-    version: str
-    experiment: str
-    parameters: int
-    dataset_version: int
-    metrics: dict[str, float]
-    cities: list[str]
-    left_out: dict[str, str]
-    reused: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return asdict(self)
 
 
 def run_train(
@@ -96,154 +65,138 @@ def run_train(
         TrainingDiverged: The loss or a gradient stopped being finite; nothing is registered.
         UpstreamUnavailable: The registry cannot be written.
     """
-    watch = Stopwatch()
     plan = make_plan(names, settings, experiment_name, until=until, steps=steps, clock=clock)
+    job = TrainJob.of(settings, plan)
     registry = Registry(settings, clock)
-    folder = settings.runs_dir / plan.key
-    settings.locks_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.locks_dir / f"train-{plan.key}.lock"):
-        done = already_trained(registry, plan.key)
-        if done is not None:
-            return _reused(plan, done)
-        registry.end_abandoned_runs({KEY_TAG: plan.key})
-        watch.lap("read")
-        provenance = collect_provenance()
-        with registry.start_run(f"train {plan.experiment.name}", plan.tags | provenance.tags()) as run:
-            outcome = _train_and_register(plan, registry, run, folder, watch, say)
-        # The run has everything now; the folder only served to continue a killed training.
-        shutil.rmtree(folder)
-        return outcome
-
-
-def _train_and_register(
-    plan: Plan, registry: Registry, run: RunLog, folder: Path, watch: Stopwatch, say: Progress
-) -> TrainOutcome:
-    """Do the work of `run_train` inside its MLflow run."""
-    from urbanwm.model.export import export_bundle
-    from urbanwm.training import train
-
-    _log_inputs(plan, run)
-    spec = training_spec(plan)
-    series = {name: build_series(record.training, name, spec) for name, record in plan.data.records.items()}
-    watch.lap("features")
-    say(f"training {plan.experiment.name} on {', '.join(series)}")
-    result = train(plan.experiment, series, spec, folder / "checkpoints", on_metrics=_Batched(run))
-    watch.lap("train")
-    bundle_dir = export_bundle(
-        result.model,
-        plan.experiment,
-        spec,
-        result.calibration,
-        load_assumptions(ASSUMPTIONS).model_dump(mode="json"),
-        collect_provenance().to_dict() | {"run_id": run.run_id} | {k: str(v) for k, v in plan.tags.items()},
-        folder / "bundle",
-    )
-    watch.lap("export")
+    say(f"training {plan.experiment.name} on {', '.join(plan.data.records)}")
+    trained = train_candidate(job)
+    if isinstance(trained, TrainOutcome):
+        return trained
     say("forecasting from held-out origins")
-    tables = _held_out_tables(plan, bundle_dir)
-    watch.lap("backtest")
-    metrics = score_metrics(tables)
-    run.log_metrics(metrics | {"train/best_step": result.best_step, "train/steps": result.steps})
-    run.log_folder(bundle_dir, "bundle")
-    _log_evaluation(plan, run, tables, result.history)
-    parameters = count_parameters(result.model)
-    version = registry.register(
-        run.run_id,
-        plan.tags | {"bundle_digest": directory_digest(bundle_dir), "parameters": parameters},
-        {name: value for name, value in metrics.items() if name.startswith(("test/", "skill/"))},
-    )
-    watch.lap("log")
-    run.log_metrics({f"seconds/{step}": seconds for step, seconds in watch.seconds.items()})
-    return TrainOutcome(
-        run_id=run.run_id,
-        version=version.version,
+    models = {CHALLENGER: str(trained.bundle), **{name: name for name in YARDSTICKS}}
+    settings.runs_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.runs_dir, prefix=".tables-") as scratch:
+        tables = held_out_tables(settings, plan.data.window(), models, Path(scratch), serial)
+    return finish_candidate(job, plan, trained, tables, registry)
+
+
+def train_candidate(job: TrainJob) -> Trained | TrainOutcome:
+    """Train and export where that is not done yet; the run stays open for its scores.
+
+    Returns:
+        The bundle's record; or, where the same work was registered before, its outcome.
+
+    Raises:
+        TrainingDiverged: The loss or a gradient stopped being finite; the run is marked failed.
+        UpstreamUnavailable: The registry cannot be written.
+    """
+    apply_environment(job.settings)
+    registry = Registry(job.settings)
+    with job.lock:
+        done = already_trained(registry, job.key)
+        if done is not None:
+            return _reused(job, registry, done)
+        found = Trained.load(job.folder)
+        if found is not None:
+            return found
+        registry.end_abandoned_runs({KEY_TAG: job.key})
+        plan = job.plan()
+        tags = plan.tags | collect_provenance().tags() | dict(job.tags)
+        run = registry.start_run(f"train {job.candidate.label}", tags, job.parent_run_id)
+        with run.ended_by_failure():
+            return _train(job, plan, registry, run)
+
+
+def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog) -> Trained:
+    """Do the work of `train_candidate` inside its run."""
+    from urbanwm.training.lead_scores import validation_by_lead
+
+    watch = Stopwatch()
+    log_inputs(plan, run)
+    reports = BatchedMetrics(run)
+    fitted = fit(plan, job.folder, registry, run.run_id, on_metrics=reports, watch=watch)
+    result = fitted.result
+    reports.complete(result.history)
+    run.log_folder(fitted.bundle, "bundle")
+    run.log_figure(training_curves(result.history), "figures/training_curves.png")
+    by_lead = validation_by_lead(result.model, fitted.series, fitted.spec, plan.experiment.training)
+    validation = min((row["val_score"] for row in result.history if "val_score" in row), default=None)
+    best = {} if validation is None else {"val/best_score": validation}
+    run.log_metrics(by_lead | best | {"train/best_step": result.best_step, "train/steps": result.steps})
+    watch.lap("log training")
+    trained = Trained(
+        label=plan.candidate.label,
         experiment=plan.experiment.name,
-        parameters=parameters,
+        key=plan.key,
+        run_id=run.run_id,
+        folder=job.folder,
+        parameters=count_parameters(result.model),
+        validation=validation,
+        start=plan.candidate.start,
+        seconds=watch.seconds,
+    )
+    trained.save()
+    return trained
+
+
+def finish_candidate(
+    job: TrainJob,
+    plan: Plan,
+    trained: Trained,
+    tables: Mapping[str, pd.DataFrame],
+    registry: Registry,
+    champion: str | None = None,
+) -> TrainOutcome:
+    """Score a trained candidate, log what explains the scores, register it, and end its run.
+
+    Args:
+        job: What was trained.
+        plan: On which data.
+        trained: As `train_candidate` left it.
+        tables: Forecasts by "challenger", "baseline" and the yardsticks, and "champion" where there is one.
+        registry: Where it is registered.
+        champion: The version whose forecasts "champion" are.
+    """
+    watch = Stopwatch()
+    with job.lock:
+        done = already_trained(registry, job.key)
+        if done is not None:
+            return _reused(job, registry, done)
+        with registry.run_log(trained.run_id) as run:
+            metrics = score_metrics(tables)
+            run.log_metrics(metrics)
+            log_evaluation(plan, run, tables, trained, champion)
+            noted = {
+                "bundle_digest": directory_digest(trained.bundle),
+                "parameters": trained.parameters,
+                **({} if trained.validation is None else {VALIDATION_TAG: trained.validation}),
+            }
+            kept = {name: value for name, value in metrics.items() if name.startswith(("test/", "skill/"))}
+            tags = plan.tags | {"git_sha": collect_provenance().git_sha} | dict(job.tags) | noted
+            version = registry.register(run.run_id, tags, kept)
+            watch.lap("log")
+            seconds = trained.seconds | watch.seconds
+            run.log_metrics({f"seconds/{step}": value for step, value in seconds.items()})
+        # The run has everything now; the folder only served to continue a killed training.
+        shutil.rmtree(job.folder)
+    return TrainOutcome(
+        run_id=trained.run_id,
+        version=version.version,
+        experiment=trained.experiment,
+        parameters=trained.parameters,
         dataset_version=plan.data.lake_version,
         metrics=metrics,
         cities=list(plan.data.records),
         left_out=dict(plan.data.left_out),
-        seconds=watch.seconds,
+        seconds=seconds,
+        label=trained.label,
+        validation=trained.validation,
+        start=trained.start,
     )
 
 
-class _Batched:
-    """Sends training metrics to the run in one call per validation instead of one per report."""
-
-    def __init__(self, run: RunLog) -> None:
-        self._run = run
-        self._waiting: list[tuple[int, dict[str, float]]] = []
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take one report."""
-        renamed = {_metric_name(name): value for name, value in metrics.items()}
-        self._waiting.append((step, renamed))
-        if "val/score" in renamed:
-            self._run.log_history(self._waiting)
-            self._waiting = []
-
-
-def _metric_name(reported: str) -> str:
-    """Return the run's name of a training metric: `val_mae_pm25` → `val/pm25/mae`, `kl` → `train/kl`."""
-    stage = "val" if reported.startswith("val_") else "train"
-    name = reported.removeprefix("val_")
-    for signal in TARGETS:
-        if name.endswith(f"_{signal}"):
-            return f"{stage}/{signal}/{name.removesuffix(f'_{signal}')}"
-    return f"{stage}/{name}"
-
-
-def _log_inputs(plan: Plan, run: RunLog) -> None:
-    """Log configuration, lineage and the hours on which every model of this night is judged."""
-    run.log_params(plan.experiment.flatten() | {"cities": ",".join(plan.data.records)})
-    run.log_json(plan.experiment.to_dict(), "config/experiment.json")
-    run.log_json(plan.data.window(), WINDOW_FILE)
-    for name, record in plan.data.records.items():
-        run.log_dataset(
-            record.training,
-            name=f"{name}-observations",
-            uri=plan.data.lake_uri,
-            version=plan.data.lake_version,
-            digest=record.digest,
-        )
-
-
-def _held_out_tables(plan: Plan, bundle_dir: Path) -> dict[str, pd.DataFrame]:
-    """Forecast from the held-out origins by the candidate, the baseline and the two yardsticks."""
-    records = plan.data.records
-    candidate = WorldModelForecaster(Bundle.load(bundle_dir))
-    return {
-        "challenger": forecast_origins(records, candidate),
-        "baseline": forecast_origins(records, BaselineForecaster()),
-        **yardsticks(records),
-    }
-
-
-def _log_evaluation(
-    plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], history: Sequence[Mapping[str, float]]
-) -> None:
-    """Store the forecasts and the pictures that explain the scores."""
-    run.log_frame(tables["challenger"], CHALLENGER_TABLE)
-    run.log_frame(tables["baseline"], BASELINE_TABLE)
-    run.log_figure(training_curves(history), "figures/training_curves.png")
-    for name, record in plan.data.records.items():
-        of_city = {label: table[table["city"] == name] for label, table in tables.items()}
-        run.log_figure(error_by_lead(of_city), f"figures/{name}/error_by_lead.png")
-        for origin in record.origins[:: max(1, len(record.origins) // FANS_PER_CITY)][:FANS_PER_CITY]:
-            figure = forecast_fan(tables["challenger"], name, pd.Timestamp(origin), plan.experiment.name)
-            run.log_figure(figure, f"figures/{name}/forecast_{origin:%Y-%m-%d}.png")
-
-
-def _reused(plan: Plan, version: ModelVersion) -> TrainOutcome:
-    """Describe a version that an earlier call made."""
-    return TrainOutcome(
-        run_id=version.run_id,
-        version=version.version,
-        experiment=plan.experiment.name,
-        parameters=int(version.tags.get("parameters", "0")),
-        dataset_version=plan.data.lake_version,
-        metrics=version.scores,
-        cities=list(plan.data.records),
-        left_out=dict(plan.data.left_out),
-        reused=True,
-    )
+def _reused(job: TrainJob, registry: Registry, version: ModelVersion) -> TrainOutcome:
+    """Describe a version that an earlier call made, and tidy up after it where it was killed."""
+    registry.end_abandoned_runs({KEY_TAG: job.key}, FINISHED)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return reused_outcome(job, version)

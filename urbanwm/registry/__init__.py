@@ -5,7 +5,9 @@ service with a warm `ChampionCache` answers before it has asked the registry any
 """
 
 from urbanwm.registry.cache import CachedChampion, ChampionCache
-from urbanwm.registry.promotion import REFUSED, ROLLED_BACK, promote, rollback
+from urbanwm.registry.direct import DirectRegistry
+from urbanwm.registry.promotion import REFUSED, ROLLED_BACK, predecessor, promote, rollback
+from urbanwm.registry.runs import FINISHED, FoundRun, find_runs, read_run, reopen
 from urbanwm.registry.store import Registry
 from urbanwm.registry.tracking import RunLog
 from urbanwm.registry.versions import (
@@ -13,7 +15,9 @@ from urbanwm.registry.versions import (
     CHAMPION,
     DECISION_TAG,
     MODEL_NAME,
+    NIGHT_TAG,
     PREVIOUS,
+    START_TAG,
     ModelVersion,
     directory_digest,
 )
@@ -22,16 +26,25 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "DECISION_TAG",
+    "FINISHED",
     "MODEL_NAME",
+    "NIGHT_TAG",
     "PREVIOUS",
     "REFUSED",
     "ROLLED_BACK",
+    "START_TAG",
     "CachedChampion",
     "ChampionCache",
+    "DirectRegistry",
+    "FoundRun",
     "ModelVersion",
     "Registry",
     "RunLog",
     "directory_digest",
+    "find_runs",
+    "predecessor",
     "promote",
+    "read_run",
+    "reopen",
     "rollback",
 ]

@@ -71,21 +71,31 @@ def promote(
         return registry.version(version)
 
 
-def rollback(registry: Registry, *, validate: Validate, reason: str) -> ModelVersion:
+def rollback(
+    registry: Registry, *, validate: Validate, reason: str, expected_champion: str | None = None
+) -> ModelVersion:
     """Put the previous champion back in service; champion and previous change places.
 
     Args:
         registry: Where both are registered.
         validate: Loads and smoke-tests the bundle that is to serve.
         reason: Noted on the version that leaves.
+        expected_champion: The version that is to leave; None: whichever serves.
 
     Raises:
         BundleInvalid: The previous bundle cannot be loaded; nothing changed.
-        GateRefused: There is nothing to roll back to.
+        GateRefused: There is nothing to roll back to, or another version serves by now.
     """
     with registry.locked():
         present = registry.champion()
-        target = _predecessor(registry, present)
+        if expected_champion is not None and (present is None or present.version != expected_champion):
+            raise GateRefused(
+                "another version serves by now",
+                field="champion",
+                value=present.version if present else "none",
+                allowed=expected_champion,
+            )
+        target = predecessor(registry, present)
         if present is None or target is None:
             raise GateRefused("there is no previous champion to roll back to", field=PREVIOUS)
         _check_bundle(registry, target, validate)
@@ -95,7 +105,7 @@ def rollback(registry: Registry, *, validate: Validate, reason: str) -> ModelVer
         return registry.version(target.version)
 
 
-def _predecessor(registry: Registry, present: ModelVersion | None) -> ModelVersion | None:
+def predecessor(registry: Registry, present: ModelVersion | None) -> ModelVersion | None:
     """Return who served before: the note on the champion, or the alias where the note is missing."""
     noted = present.tags.get(PREDECESSOR_TAG) if present else None
     if noted:

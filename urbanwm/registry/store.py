@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock
 
@@ -91,14 +91,14 @@ class Registry:
             full_tags["mlflow.parentRunId"] = parent_run_id
         client = self.client
         with translated(self.tracking_uri, "start a run"):
-            run = client.create_run(self._experiment_id(), run_name=name, tags=full_tags)
+            run = client.create_run(self.experiment_id(), run_name=name, tags=full_tags)
         return self.run_log(run.info.run_id)
 
     def run_log(self, run_id: str) -> RunLog:
         """Return a log for an existing run; entered as a context it ends the run, otherwise it only adds."""
         return RunLog(self.client, run_id, self.tracking_uri, self._clock)
 
-    def _experiment_id(self) -> str:
+    def experiment_id(self) -> str:
         """Return the experiment's id, creating it with an artifact folder that does not depend on the cwd."""
         with self.locked():
             found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -107,8 +107,8 @@ class Registry:
             location = None if sqlite_file(self.tracking_uri) is None else self._artifacts.as_uri()
             return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
 
-    def end_abandoned_runs(self, tags: Mapping[str, str]) -> int:
-        """Mark runs with `tags` that still say "running" as killed; the caller knows that they are dead.
+    def end_abandoned_runs(self, tags: Mapping[str, str], status: str = "KILLED") -> int:
+        """End runs with `tags` that still say "running"; the caller knows that their process is dead.
 
         Returns:
             How many there were: one per process that died in the middle of this work.
@@ -117,12 +117,30 @@ class Registry:
         client = self.client
         with translated(self.tracking_uri, "end abandoned runs"):
             runs = client.search_runs(
-                [self._experiment_id()],
+                [self.experiment_id()],
                 filter_string=" and ".join([*conditions, "attributes.status = 'RUNNING'"]),
             )
             for run in runs:
-                client.set_terminated(run.info.run_id, status="KILLED")
+                client.set_terminated(run.info.run_id, status=status)
         return len(runs)
+
+    def get_run(self, run_id: str) -> Any:  # noqa: ANN401 - MLflow comes without types
+        """Return MLflow's own record of a run.
+
+        Raises:
+            BadInput: There is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        self.require_existing()
+        client = self.client
+        with translated(self.tracking_uri, "look up a run"):
+            try:
+                return client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code in ABSENT_CODES:
+                    raise BadInput(f"no run '{run_id}'", field="run_id", value=run_id) from error
+                raise
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
         """Copy one file or folder of a run below `folder`, which must exist, and return where it is.
@@ -246,23 +264,36 @@ class Registry:
         Raises:
             BundleInvalid: The files differ from those that were registered.
         """
-        destination.parent.mkdir(parents=True, exist_ok=True)
         client = self.client
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as scratch:
+
+        def fetch(scratch: Path) -> Path:
             with translated(self.tracking_uri, f"fetch version {version.version}"):
-                fetched = Path(client.download_artifacts(version.run_id, BUNDLE_PATH, scratch))
-            digest = directory_digest(fetched)
-            if digest != version.digest:
-                raise BundleInvalid(
-                    f"the files of version {version.version} are not those that were registered",
-                    field=DIGEST_TAG,
-                    value=digest,
-                    allowed=version.digest or "a version registered with a digest",
-                )
-            if destination.exists():
-                shutil.rmtree(destination)
-            fetched.replace(destination)
-        return destination
+                return Path(client.download_artifacts(version.run_id, BUNDLE_PATH, str(scratch)))
+
+        return place_bundle(version, destination, fetch)
+
+
+def place_bundle(version: ModelVersion, destination: Path, fetch: Callable[[Path], Path]) -> Path:
+    """Let `fetch` put the bundle's folder below a scratch folder, verify it, and move it to `destination`.
+
+    Raises:
+        BundleInvalid: The files differ from those that were registered.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as scratch:
+        fetched = fetch(Path(scratch))
+        digest = directory_digest(fetched)
+        if digest != version.digest:
+            raise BundleInvalid(
+                f"the files of version {version.version} are not those that were registered",
+                field=DIGEST_TAG,
+                value=digest,
+                allowed=version.digest or "a version registered with a digest",
+            )
+        if destination.exists():
+            shutil.rmtree(destination)
+        fetched.replace(destination)
+    return destination
 
 
 def _plain(found: MlflowVersion, aliases: tuple[str, ...]) -> ModelVersion:

@@ -6,8 +6,8 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -50,6 +50,10 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run; an error is noted on it and goes on to the caller."""
+        self.end(error)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the run: finished, or failed or killed by `error`, which is noted on it."""
         if error is None:
             status = "FINISHED"
         else:
@@ -57,6 +61,15 @@ class RunLog:
             self.set_tags({"error": f"{type(error).__name__}: {error}"})
         with self._logging("the end of the run"):
             self._client.set_terminated(self.run_id, status=status)
+
+    @contextmanager
+    def ended_by_failure(self) -> Iterator[RunLog]:
+        """Leave the run open for a later step, unless this one fails."""
+        try:
+            yield self
+        except BaseException as error:
+            self.end(error)
+            raise
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Note `tags` on the run; long values are cut to what every store accepts."""
@@ -124,6 +137,11 @@ class RunLog:
     def log_json(self, document: Mapping[str, Any], path: str) -> None:
         """Store a document as JSON under the run."""
         text = json.dumps(document, indent=2, sort_keys=True, default=str)
+        with self._logging(path):
+            self._client.log_text(self.run_id, text, path)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Store a text under the run."""
         with self._logging(path):
             self._client.log_text(self.run_id, text, path)
 

@@ -20,6 +20,8 @@ SCORES_TAG: Final = "scores"
 DATASET_TAG: Final = "dataset_version"
 DECISION_TAG: Final = "decision"
 PREDECESSOR_TAG: Final = "previous_champion"
+START_TAG: Final = "warm_start_from"
+NIGHT_TAG: Final = "night_of"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class ModelVersion:
             "dataset_version": self.tags.get(DATASET_TAG, ""),
             "decision": self.tags.get(DECISION_TAG, ""),
             "experiment": self.tags.get("experiment", ""),
+            "candidate": self.tags.get("candidate", ""),
+            "start": self.tags.get(START_TAG, ""),
+            "night_of": self.tags.get(NIGHT_TAG, ""),
+            "cities": self.tags.get("cities", ""),
+            "git_sha": self.tags.get("git_sha", ""),
             "scores": self.scores,
         }
 

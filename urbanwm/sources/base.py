@@ -106,11 +106,29 @@ class FetchContext:
     clock: Clock
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What makes a source different to ask; the default is an upstream with a queryable history.
+
+    Attributes:
+        live: It gives the present hour only, whatever window is asked for.
+        local: It needs no network, so nothing is gained by asking month by month.
+        whole_record: It is read whole at no cost, so corrections of any age are found.
+        one_answer: One answer holds every signal, so it is fetched once for all entries that ask the same.
+    """
+
+    live: bool = False
+    local: bool = False
+    whole_record: bool = False
+    one_answer: bool = False
+
+
 class Source(Protocol):
     """The shape of a source module."""
 
     NAME: str
     KEY: str | None
+    TRAITS: Traits
     Config: type[SourceConfig]
 
     def fetch(self, ctx: FetchContext) -> Iterator[RawPayload]:

@@ -64,7 +64,7 @@ def decode_text(raw: RawPayload) -> str:
         return raw.body.decode("utf-8-sig")
     except UnicodeDecodeError:
         check_status(raw)
-        raise _malformed(raw, "is not UTF-8 text", cut_off=False) from None
+        raise _unreadable(raw, "is not UTF-8 text") from None
 
 
 def is_html(text: str) -> bool:
@@ -92,7 +92,7 @@ def read_json(raw: RawPayload) -> Any:  # noqa: ANN401 - the document's shape is
     Raises:
         UpstreamUnavailable: A web page came instead.
         NoData: Status 204.
-        MalformedPayload: Not JSON; retryable when the text merely ends too early.
+        MalformedPayload: Not JSON; retryable.
         SourceError: Not JSON, and the status already says why.
     """
     if raw.status == HTTPStatus.NO_CONTENT:
@@ -103,12 +103,10 @@ def read_json(raw: RawPayload) -> Any:  # noqa: ANN401 - the document's shape is
         return json.loads(text)
     except json.JSONDecodeError as failure:
         check_status(raw)
-        # A cut string is reported where it starts, so a missing closing bracket is the surer sign.
-        cut_off = failure.pos >= len(text.rstrip()) or not text.rstrip().endswith(("}", "]"))
-        raise _malformed(raw, f"is not JSON ({failure.msg} at {failure.pos})", cut_off=cut_off) from None
+        raise _unreadable(raw, f"is not JSON ({failure.msg} at {failure.pos})") from None
     except RecursionError:
         check_status(raw)
-        raise _malformed(raw, "is nested too deeply", cut_off=False) from None
+        raise _unreadable(raw, "is nested too deeply") from None
 
 
 def malformed(source: str, what: str, field: str, value: object = None) -> MalformedPayload:
@@ -116,10 +114,13 @@ def malformed(source: str, what: str, field: str, value: object = None) -> Malfo
     return MalformedPayload(f"{source}: {what}", source=source, field=field, value=value)
 
 
-def _malformed(raw: RawPayload, what: str, *, cut_off: bool) -> SourceError:
-    """Return the error for an unreadable body; a transfer that broke off can succeed next time."""
+def _unreadable(raw: RawPayload, what: str) -> SourceError:
+    """Return the error for a body that is no document at all.
+
+    A retry can help: the transfer broke off, or a proxy spoke. A format that changed would still be JSON.
+    """
     error = malformed(raw.source, f"the body {what}", "body", excerpt(raw.body) or "(empty)")
-    error.retryable = cut_off
+    error.retryable = True
     return error
 
 

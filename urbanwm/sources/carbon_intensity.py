@@ -13,13 +13,14 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from urbanwm.errors import BadInput, RequestRefused, StationUnknown, UpstreamUnavailable
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.body import malformed, own_config, read_json, read_number, read_utc
 from urbanwm.sources.collect import RowCollector, Sample, chunks, hourly_means
 from urbanwm.sources.http import check_status, get
 
 NAME = "carbon_intensity"
 KEY: str | None = None
+TRAITS = Traits()
 BASE_URL = "https://api.carbonintensity.org.uk"
 LONGEST_REQUEST = timedelta(days=14)
 LATENCY = timedelta(hours=1)

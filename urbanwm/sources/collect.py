@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -22,6 +22,8 @@ HOUR = timedelta(hours=1)
 COVERAGE_MIN = 0.75
 # Values older than this when fetched come from a backfill: they were public long before we asked for them.
 BACKFILL_AGE = timedelta(days=7)
+# A type that makes less than this part of the generation may be missing from an hour.
+NEGLIGIBLE_PART = 0.01
 
 _Rows = dict[tuple[datetime, str], tuple[float, str]]
 
@@ -182,6 +184,20 @@ class RowCollector:
         if self.raw.fetched_at - hour < BACKFILL_AGE:
             return None
         return hour + HOUR + self.latency
+
+
+def considerable_types(hours: Iterable[Mapping[str, float]]) -> set[str]:
+    """Return the types that make a considerable part of all generation: an hour without one is incomplete.
+
+    Args:
+        hours: Generation per type of each hour, not negative, in one unit.
+    """
+    totals: dict[str, float] = defaultdict(float)
+    for generation in hours:
+        for name, value in generation.items():
+            totals[name] += value
+    whole = sum(totals.values())
+    return {name for name, total in totals.items() if total > NEGLIGIBLE_PART * whole}
 
 
 def chunks(window: Window, longest: timedelta) -> Iterator[Window]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -22,18 +22,20 @@ from urbanwm.errors import (
     RequestRefused,
     SourceError,
 )
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.body import malformed, own_config, read_json, read_number, read_utc, required_key
-from urbanwm.sources.collect import HOUR, RowCollector, chunks
+from urbanwm.sources.collect import HOUR, RowCollector, chunks, considerable_types
 from urbanwm.sources.http import check_status, get
 
 NAME = "eia"
 KEY: str | None = "eia_api_key"
+TRAITS = Traits()
 BASE_URL = "https://api.eia.gov/v2/electricity/rto"
 ROWS_PER_PAGE = 5000
 # Some 20 fuels x 24 hours x 10 days fit one page: no hour of a mix is then split between pages.
 LONGEST_MIX_REQUEST = timedelta(days=10)
 DEMAND = "D"
+MEGAWATT_HOURS = "megawatthours"
 DEMAND_LATENCY = timedelta(hours=2)
 MIX_LATENCY = timedelta(hours=24)  # generation by fuel is collected once a day
 RENEWABLE_FUELS = frozenset({"SUN", "WND", "WAT", "GEO", "SNB", "WNB"})  # SNB, WNB: with a battery on site
@@ -107,7 +109,7 @@ def fetch(ctx: FetchContext) -> Iterator[RawPayload]:
                 accept=(400, 403),
             )
             yield raw
-            offset = _next_offset(raw, _response(raw))
+            offset = _page(raw).next_offset
 
 
 def _route(config: Config, respondent: str, signal: str) -> tuple[str, dict[str, str]]:
@@ -134,8 +136,8 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
             `MalformedPayload`.
     """
     config = own_config(ctx.config, Config)
-    response = _response(raw)
-    data = response["data"]
+    page = _page(raw)
+    data = page.data
     if not data:
         raise NoData("eia: no rows for this area and time (or an unknown facet value)", source=NAME)
     mix = any(isinstance(row, dict) and "fueltype" in row for row in data)
@@ -143,21 +145,32 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     rows.notes = {"attribution": "U.S. Energy Information Administration"}
     if config.share < 1:
         rows.notes["share"] = f"{config.share:g}"
-    offset = _next_offset(raw, response)
-    rows.next_page = None if offset is None else str(offset)
+    rows.next_page = None if page.next_offset is None else str(page.next_offset)
     if not any(isinstance(row, dict) and "value" in row for row in data):
         raise RequestRefused(
             "eia: rows without values; the request lacks data[0]=value", source=NAME, field="data[0]"
         )
     if mix:
-        _add_mix(rows, data, config)
+        _add_mix(rows, page, config)
     else:
         _add_demand(rows, data, config)
     return rows.parsed()
 
 
-def _response(raw: RawPayload) -> dict[str, Any]:
-    """Return the `response` object of a successful answer; every other answer is a named error."""
+class _Page(NamedTuple):
+    """One page of rows; `next_offset` is None on the last one."""
+
+    data: list[Any]
+    offset: int
+    next_offset: int | None
+
+
+def _page(raw: RawPayload) -> _Page:
+    """Return the page of a successful answer; every other answer is a named error.
+
+    Where a page starts is known from the question, else from the answer, which repeats it. There is a next
+    one if `total` or a warning about an incomplete return tells of it.
+    """
     document = read_json(raw)
     if isinstance(document, dict) and "error" in document:
         raise _named_error(raw, document["error"])
@@ -165,7 +178,15 @@ def _response(raw: RawPayload) -> dict[str, Any]:
     response = document.get("response") if isinstance(document, dict) else None
     if not isinstance(response, dict) or not isinstance(response.get("data"), list):
         raise malformed(NAME, "the answer has no response.data", "response.data")
-    return response
+    data = response["data"]
+    echo = document.get("request")
+    params = echo.get("params") if isinstance(echo, dict) else None
+    echoed = params.get("offset") if isinstance(params, dict) else None
+    offset = max(0, int(read_number(raw.request.get("offset", echoed)) or 0))
+    total = read_number(response.get("total"))
+    more = len(data) >= ROWS_PER_PAGE if total is None else total > offset + len(data)
+    more = more or "incomplete" in str(response.get("warnings", "")).lower()
+    return _Page(data, offset, offset + len(data) if more and data else None)
 
 
 def _named_error(raw: RawPayload, error: object) -> SourceError:
@@ -177,16 +198,6 @@ def _named_error(raw: RawPayload, error: object) -> SourceError:
         check_status(raw)
         kind = RequestRefused
     return kind(f"eia: {code or 'error'}: {words}", source=NAME, field="error", value=code or words)
-
-
-def _next_offset(raw: RawPayload, response: Mapping[str, Any]) -> int | None:
-    """Return where the next page starts, if `total` or a warning about an incomplete return tells of one."""
-    first = int(raw.request.get("offset", "0"))
-    reached = first + len(response["data"])
-    total = read_number(response.get("total"))
-    more = len(response["data"]) >= ROWS_PER_PAGE if total is None else total > reached
-    more = more or "incomplete" in str(response.get("warnings", "")).lower()
-    return reached if more and response["data"] else None
 
 
 def _add_demand(rows: RowCollector, data: list[Any], config: Config) -> None:
@@ -206,6 +217,8 @@ def _add_demand(rows: RowCollector, data: list[Any], config: Config) -> None:
         value = read_number(row.get("value"))
         if value is None:
             rows.dropped["missing"] += 1
+        elif row.get("value-units", MEGAWATT_HOURS) != MEGAWATT_HOURS:
+            rows.dropped["unknown_unit"] += 1
         elif value <= 0:
             rows.dropped["not_positive"] += 1
         else:
@@ -214,11 +227,11 @@ def _add_demand(rows: RowCollector, data: list[Any], config: Config) -> None:
     _require_one_area(areas)
 
 
-def _add_mix(rows: RowCollector, data: list[Any], config: Config) -> None:
-    """Take the renewable share of each hour whose fuels are all there."""
+def _add_mix(rows: RowCollector, page: _Page, config: Config) -> None:
+    """Take the renewable share of each hour in which no considerable fuel is missing."""
     hours: dict[datetime, dict[str, float | None]] = defaultdict(dict)
     areas: set[str] = set()
-    for row in data:
+    for row in page.data:
         start = _start(row.get("period")) if isinstance(row, dict) else None
         if start is None:
             rows.dropped["not_hourly"] += 1
@@ -228,20 +241,32 @@ def _add_mix(rows: RowCollector, data: list[Any], config: Config) -> None:
             areas.add(_area(row))
             hours[start][str(row.get("fueltype"))] = read_number(row.get("value"))
     _require_one_area(areas)
-    if rows.next_page is not None and hours:
-        # The page may end within an hour, whose other fuels are on the next one.
-        del hours[_start(data[-1].get("period")) or max(hours)]
-        rows.dropped["page_cut"] += 1
-    for start, fuels in sorted(hours.items()):
-        generation = {fuel: value for fuel, value in fuels.items() if fuel not in STORAGE_FUELS}
-        present = {fuel: max(value, 0.0) for fuel, value in generation.items() if value is not None}
-        if len(present) < len(generation):
+    # A page may begin and end within an hour, whose other fuels are on its neighbours.
+    first, last = page.data[:1] if page.offset > 0 else [], page.data[-1:] if page.next_offset else []
+    for edge in (*first, *last):
+        cut = _start(edge.get("period")) if isinstance(edge, dict) else None
+        if cut is not None and hours.pop(cut, None) is not None:
+            rows.dropped["page_cut"] += 1
+    generated = {start: _generation(fuels) for start, fuels in hours.items()}
+    needed = considerable_types(generated.values())
+    for start, present in sorted(generated.items()):
+        unread = any(value is None and fuel not in STORAGE_FUELS for fuel, value in hours[start].items())
+        if unread or not needed <= present.keys():
             rows.dropped["incomplete_mix"] += 1
         elif sum(present.values()) <= 0:
             rows.dropped["no_generation"] += 1
         else:
             renewable = sum(value for fuel, value in present.items() if fuel in RENEWABLE_FUELS)
             rows.add(start, "renewable_share", renewable / sum(present.values()))
+
+
+def _generation(fuels: Mapping[str, float | None]) -> dict[str, float]:
+    """Return what was generated per fuel; storage gives back, and a plant's own use is no generation."""
+    return {
+        fuel: max(value, 0.0)
+        for fuel, value in fuels.items()
+        if value is not None and fuel not in STORAGE_FUELS
+    }
 
 
 def _start(period: object) -> datetime | None:

@@ -15,13 +15,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from urbanwm.errors import BadInput, NoData
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.body import malformed, own_config, read_epoch, read_json, read_number
 from urbanwm.sources.collect import HOUR, RowCollector, Sample, chunks
 from urbanwm.sources.http import check_status, get
 
 NAME = "energy_charts"
 KEY: str | None = None
+TRAITS = Traits()
 PUBLIC_POWER_URL = "https://api.energy-charts.info/public_power"
 LONGEST_REQUEST = timedelta(days=31)
 LATENCY = timedelta(hours=3)

@@ -11,7 +11,7 @@ import io
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Annotated
 from xml.etree.ElementTree import Element
@@ -19,14 +19,22 @@ from xml.etree.ElementTree import Element
 from pydantic import Field
 
 from urbanwm.errors import BadInput, KeyRefused, NoData, RateLimited, RequestRefused, SourceError
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.body import malformed, own_config, required_key
-from urbanwm.sources.collect import COVERAGE_MIN, RowCollector, Sample, chunks, hourly_means
+from urbanwm.sources.collect import (
+    COVERAGE_MIN,
+    RowCollector,
+    Sample,
+    chunks,
+    considerable_types,
+    hourly_means,
+)
 from urbanwm.sources.entsoe_xml import Series, child_text, children, local_name, read_series, read_xml
 from urbanwm.sources.http import check_status, get
 
 NAME = "entsoe"
 KEY: str | None = "entsoe_api_key"
+TRAITS = Traits()
 API_URL = "https://web-api.tp.entsoe.eu/api"
 LONGEST_REQUEST = timedelta(days=365)
 LOAD_LATENCY = timedelta(hours=2)
@@ -38,8 +46,6 @@ REALISED = "A16"
 MEGAWATT = "MAW"
 RENEWABLE_TYPES = frozenset({"B01", "B09", "B11", "B12", "B13", "B15", "B16", "B18", "B19"})
 STORAGE_TYPES = frozenset({"B10", "B25"})  # they give back what was generated before
-# A type that makes less than this part of the generation may be missing from an hour.
-NEGLIGIBLE_PART = 0.01
 
 
 class Config(SourceConfig):
@@ -193,27 +199,18 @@ def _add_generation(rows: RowCollector, series: list[Series]) -> None:
             rows.dropped["consumption_series"] += 1
         elif one.production_type is not None and one.production_type not in STORAGE_TYPES:
             by_type[one.production_type].extend(one.samples)
-    hourly: dict[str, dict[datetime, float]] = {}
+    hours: dict[datetime, dict[str, float]] = defaultdict(dict)
     for production_type, samples in by_type.items():
-        means = hourly_means(rows.distinct(samples))
-        hourly[production_type] = {
-            hour: max(mean.value, 0.0) for hour, mean in means.items() if mean.coverage >= COVERAGE_MIN
-        }
-    needed = _considerable(hourly)
-    for hour in sorted({hour for values in hourly.values() for hour in values}):
-        present = {name: values[hour] for name, values in hourly.items() if hour in values}
+        for hour, mean in hourly_means(rows.distinct(samples)).items():
+            if mean.coverage >= COVERAGE_MIN:
+                hours[hour][production_type] = max(mean.value, 0.0)
+    needed = considerable_types(hours.values())
+    for hour, present in sorted(hours.items()):
         total = sum(present.values())
-        if not needed <= set(present):
+        if not needed <= present.keys():
             rows.dropped["incomplete_mix"] += 1
         elif total <= 0:
             rows.dropped["no_generation"] += 1
         else:
             renewable = sum(value for name, value in present.items() if name in RENEWABLE_TYPES)
             rows.add(hour, "renewable_share", renewable / total)
-
-
-def _considerable(hourly: Mapping[str, Mapping[datetime, float]]) -> set[str]:
-    """Return the types that make a considerable part of the document's generation."""
-    totals = {name: sum(values.values()) for name, values in hourly.items()}
-    whole = sum(totals.values())
-    return {name for name, total in totals.items() if total > NEGLIGIBLE_PART * whole}

@@ -54,7 +54,7 @@ def read_xml(raw: RawPayload, body: bytes) -> Element:
 
     Raises:
         UpstreamUnavailable: A web page came instead (maintenance).
-        MalformedPayload: Not XML (retryable when it merely ends too early), or it declares entities.
+        MalformedPayload: Not XML (retryable), or it declares entities.
         SourceError: Not XML, and the status already says why.
     """
     reject_web_page(raw, body[:HTML_LOOKAHEAD].decode("utf-8", errors="replace").lstrip("\ufeff"))
@@ -66,7 +66,7 @@ def read_xml(raw: RawPayload, body: bytes) -> Element:
     except (ParseError, ValueError, LookupError) as failure:
         check_status(raw)
         error = malformed(SOURCE, f"the body is not XML ({failure})", "body", excerpt(body) or "(empty)")
-        error.retryable = not body.rstrip().endswith(b">") or "no element" in str(failure)
+        error.retryable = True  # a transfer that broke off; a format that changed would still be XML
         raise error from None
     return root
 

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.contracts.tables import empty_rows
 from urbanwm.errors import InternalContractBroken, MalformedPayload, NoData, RequestRefused
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.file_table import NAME, FileFormat, numeric, read_columns, require_column
 from urbanwm.sources.file_time import HOUR, resolution_of, utc_stamps
 from urbanwm.sources.http import check_status
@@ -24,11 +24,12 @@ from urbanwm.sources.rows import parsed_rows
 from urbanwm.sources.usual_value import usual_values
 
 KEY = None
+TRAITS = Traits(local=True, whole_record=True)
 RATIO = "hour_of_week_ratio"
 SHARE_OF_HOUR_NEEDED = 0.75
 INDEX_SIGNAL, VOLUME_SIGNAL = "traffic_index", "traffic_volume"
 
-__all__ = ["KEY", "NAME", "Config", "fetch", "parse"]
+__all__ = ["KEY", "NAME", "TRAITS", "Config", "fetch", "parse"]
 
 
 class Config(SourceConfig):
@@ -87,8 +88,10 @@ class Config(SourceConfig):
 
     @property
     def label(self) -> str:
-        """Provenance: file name and column, such as `file:madrid.parquet#traffic`; never the folder."""
-        return f"{NAME}:{Path(self.path).name}" + (f"#{self.column}" if self.column else "")
+        """Provenance: file name, column, factor: `file:madrid.parquet#load*0.08`; never the folder."""
+        factor = self.scale * (self.share or 1.0)
+        column = f"#{self.column}" if self.column else ""
+        return f"{NAME}:{Path(self.path).name}{column}" + (f"*{factor:g}" if factor != 1 else "")
 
 
 def _own_config(config: SourceConfig) -> Config:

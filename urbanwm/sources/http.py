@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-
-import requests
+from typing import TYPE_CHECKING
 
 from urbanwm import __version__
 from urbanwm.clock import Clock, require_utc
@@ -25,6 +25,10 @@ from urbanwm.errors import (
     UpstreamUnavailable,
 )
 from urbanwm.sources.base import RawPayload
+from urbanwm.sources.quota import QUOTAS, Quotas
+
+if TYPE_CHECKING:
+    import requests
 
 USER_AGENT = f"UrbanWM/{__version__}"
 EXCERPT_CHARACTERS = 200
@@ -69,6 +73,17 @@ class Politeness:
 
 
 DEFAULT_POLITENESS = Politeness()
+_PRESENT_POLITENESS: ContextVar[Politeness | None] = ContextVar("politeness", default=None)
+
+
+@contextmanager
+def patience(politeness: Politeness) -> Iterator[None]:
+    """Make the requests of this thread or task as patient as this, unless the caller says otherwise."""
+    token = _PRESENT_POLITENESS.set(politeness)
+    try:
+        yield
+    finally:
+        _PRESENT_POLITENESS.reset(token)
 
 
 def get(
@@ -81,12 +96,16 @@ def get(
     headers: Mapping[str, str] | None = None,
     secret_headers: Mapping[str, str] | None = None,
     accept: Collection[int] = (),
-    politeness: Politeness = DEFAULT_POLITENESS,
+    politeness: Politeness | None = None,
     sleep: Callable[[float], None] = time.sleep,
     jitter: Callable[[], float] = _jitter,
     session: requests.Session | None = None,
+    quotas: Quotas = QUOTAS,
 ) -> RawPayload:
     """Ask once, politely; retry only what can succeed later (429, 408, 5xx, timeouts, broken connections).
+
+    A source whose last answer said that no request is left is waited for, or, if that would take longer than
+    `politeness` allows, not asked at all.
 
     Args:
         url: Address without the query.
@@ -97,19 +116,25 @@ def get(
         headers: Request headers.
         secret_headers: Request headers that carry a key; never kept.
         accept: Error statuses whose body the caller wants to read itself.
-        politeness: Attempts, waits, timeouts and size limit.
+        politeness: Attempts, waits, timeouts and size limit; None takes those of `patience`.
         sleep: Waits that many seconds.
         jitter: Draws the random part of a wait, in [0, 1).
         session: A session to reuse over many pages; a fresh one otherwise.
+        quotas: What the sources said about their limits.
 
     Raises:
         SourceError: `RateLimited`, `UpstreamUnavailable`, `KeyRefused`, `RequestRefused`, `MalformedPayload`.
     """
+    # Imported where it is used: reading the city files must not cost the 0.1 s of an HTTP library.
+    import requests
+
     shown = dict(params or {})
     public_url = requests.Request("GET", url, params=shown).prepare().url or url
     sent_params = {**shown, **(secret_params or {})}
     sent_headers = {"User-Agent": USER_AGENT, **(headers or {}), **(secret_headers or {})}
     hidden = [*(secret_params or {}).values(), *(secret_headers or {}).values()]
+    politeness = politeness or _PRESENT_POLITENESS.get() or DEFAULT_POLITENESS
+    _await_quota(source, quotas, politeness, sleep)
     attempt = 0
     with nullcontext(session) if session is not None else requests.Session() as active:
         while True:
@@ -120,10 +145,12 @@ def get(
                 raw = RawPayload(
                     source, public_url, outcome.status, outcome.headers, outcome.body, clock(), shown
                 )
+                quotas.note(source, outcome.headers, raw.fetched_at)
                 error = None if outcome.status in accept else status_error(raw, hidden)
                 if error is None:
                     return raw
                 asked = retry_after_seconds(outcome.headers.get("retry-after"), raw.fetched_at)
+                asked = asked if asked is not None else quotas.wait_seconds(source) or None
             else:
                 error = outcome
             wait = asked if asked is not None else politeness.backoff_seconds(attempt, jitter())
@@ -131,6 +158,19 @@ def get(
             if last or not error.retryable:
                 raise error
             sleep(wait)
+
+
+def _await_quota(source: str, quotas: Quotas, politeness: Politeness, sleep: Callable[[float], None]) -> None:
+    """Wait until a source has requests left again.
+
+    Raises:
+        RateLimited: That would take too long.
+    """
+    wait = quotas.wait_seconds(source)
+    if wait > politeness.longest_wait_seconds:
+        raise RateLimited(f"{source}: no request is left for {wait:.0f} s", source=source)
+    if wait > 0:
+        sleep(wait)
 
 
 @dataclass(frozen=True)
@@ -154,6 +194,8 @@ def _attempt(
 
     The library's own exceptions hold the full address with the key, so none of them is chained.
     """
+    import requests
+
     timeout = (politeness.connect_seconds, politeness.read_seconds)
     try:
         with session.get(url, params=params, headers=headers, timeout=timeout, stream=True) as response:

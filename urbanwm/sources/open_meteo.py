@@ -28,15 +28,18 @@ from urbanwm.sources.base import (
     Parsed,
     RawPayload,
     SourceConfig,
+    Traits,
     Window,
 )
 from urbanwm.sources.body import malformed, own_config, read_json, read_number
 from urbanwm.sources.collect import HOUR, RowCollector, chunks
+from urbanwm.sources.geo import read_place, require_near
 from urbanwm.sources.http import check_status, get
 from urbanwm.sources.open_meteo_time import read_moments
 
 NAME = "open_meteo"
 KEY: str | None = None
+TRAITS = Traits()
 
 Product = Literal["air_quality", "forecast", "historical_forecast", "archive"]
 ENDPOINTS: dict[str, str] = {
@@ -49,6 +52,7 @@ PAST_DAYS_MAX = 92  # how far back the forecast service reaches
 LONGEST_REQUEST = timedelta(days=366)  # one variable over a year counts as 3 of 10,000 calls a day
 ARCHIVE_LATENCY = timedelta(days=5)  # ERA5
 MODEL_RUN_LATENCY = timedelta(hours=6)  # a model run is published some hours after its start
+GRID_CELL_KM_MAX = 60.0  # the coarsest grid has cells of 45 km; what is farther away is another place
 ATTRIBUTION = "Open-Meteo.com (CC BY 4.0); Copernicus (ERA5, CAMS)"
 
 
@@ -170,7 +174,8 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     Sums of the preceding hour are moved to the hour they fall in. Units are read from `hourly_units`.
 
     Raises:
-        SourceError: `RateLimited`, `RequestRefused`, `NoData`, `MalformedPayload` or the status's own error.
+        SourceError: `RateLimited`, `RequestRefused`, `NoData`, `StationTooFar` (an answer about another
+            place), `MalformedPayload` or the status's own error.
     """
     own_config(ctx.config, Config)
     document = read_json(raw)
@@ -182,6 +187,8 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     hourly = document.get("hourly")
     if not isinstance(hourly, dict) or not isinstance(hourly.get("time"), list):
         raise malformed(NAME, "the answer has no hourly block", "hourly")
+    cell = read_place(read_number(document.get("latitude")), read_number(document.get("longitude")))
+    require_near(NAME, ctx, cell, max_distance_km=GRID_CELL_KM_MAX, field="latitude")
     latency = ARCHIVE_LATENCY if raw.url.startswith(ENDPOINTS["archive"]) else MODEL_RUN_LATENCY
     rows = RowCollector(raw, ctx, latency, keep_future=True)
     rows.notes = {"method": "model", "attribution": ATTRIBUTION}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from urbanwm.errors import BadInput, NoData, StationUnknown
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.body import (
     decode_text,
     malformed,
@@ -26,13 +26,15 @@ from urbanwm.sources.body import (
     required_key,
 )
 from urbanwm.sources.collect import COVERAGE_MIN, HOUR, RowCollector, Sample, chunks
+from urbanwm.sources.geo import require_near
 from urbanwm.sources.http import check_status, get
 from urbanwm.sources.openaq_archive import add_archive, is_archive_file
-from urbanwm.sources.openaq_stations import pick_sensor
+from urbanwm.sources.openaq_stations import coordinates_of, pick_sensor
 from urbanwm.sources.openaq_values import convert
 
 NAME = "openaq"
 KEY: str | None = "openaq_api_key"
+TRAITS = Traits()
 API_URL = "https://api.openaq.org/v3"
 ARCHIVE_URL = "https://openaq-data-archive.s3.amazonaws.com/records/csv.gz"
 ROWS_PER_PAGE = 1000
@@ -164,12 +166,13 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     rows.notes = {"attribution": "OpenAQ and the originating provider"}
     if is_archive_file(raw.body):
         check_status(raw)
-        add_archive(rows)
+        add_archive(rows, max_distance_km=config.max_distance_km)
         return rows.parsed()
     document = _results(raw)
     results = document["results"]
     if any(isinstance(entry, dict) and "sensors" in entry for entry in results):
-        return pick_sensor(results, ctx, max_distance_km=config.max_distance_km)
+        return pick_sensor(results, ctx, max_distance_km=config.max_distance_km, now=raw.fetched_at)
+    _require_near(results, ctx, config)
     rows.next_page = _next_page(document)
     samples: dict[str, list[Sample]] = defaultdict(list)
     for entry in results:
@@ -214,6 +217,13 @@ def _next_page(document: Mapping[str, Any]) -> str | None:
     return str(int(page) + 1)
 
 
+def _require_near(results: list[Any], ctx: ParseContext, config: Config) -> None:
+    """Raise `StationTooFar` when the entries say that they were measured far from the city."""
+    first = next((entry for entry in results if isinstance(entry, dict)), {})
+    place = coordinates_of(first.get("coordinates"))
+    require_near(NAME, ctx, place, max_distance_km=config.max_distance_km, field="coordinates")
+
+
 def _read_result(rows: RowCollector, entry: object, samples: dict[str, list[Sample]]) -> None:
     """Read one entry of `results` into the samples of its signal, or count why not."""
     if not isinstance(entry, dict):
@@ -243,12 +253,16 @@ def _period(period: object) -> tuple[datetime | None, datetime | None]:
     """Return the start and end of a period, UTC; an hour is assumed where only one of them is given."""
     if not isinstance(period, dict):
         return None, None
-    start, end = (
-        read_utc(moment.get("utc")) if isinstance(moment, dict) else None
-        for moment in (period.get("datetimeFrom"), period.get("datetimeTo"))
-    )
+    start, end = (_moment(period.get(key)) for key in ("datetimeFrom", "datetimeTo"))
     if start is None and end is not None:
         start = end - HOUR
     if end is None and start is not None:
         end = start + HOUR
     return start, end
+
+
+def _moment(moment: object) -> datetime | None:
+    """Read `{"utc", "local"}`; the local text is an instant only with its offset."""
+    if not isinstance(moment, dict):
+        return None
+    return read_utc(moment.get("utc"), naive_is=UTC) or read_utc(moment.get("local"))

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from urbanwm.sources.base import RawPayload
-from urbanwm.sources.body import decode_text, malformed, read_utc
+from urbanwm.sources.body import decode_text, malformed, read_number, read_utc
 from urbanwm.sources.collect import HOUR, RowCollector, Sample
+from urbanwm.sources.geo import read_place, require_near
 from urbanwm.sources.openaq_values import convert
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -27,17 +28,20 @@ def is_archive_file(body: bytes) -> bool:
     return body.startswith(GZIP_MAGIC) or body.lstrip(b'\xef\xbb\xbf"').startswith(FIRST_COLUMN)
 
 
-def add_archive(rows: RowCollector) -> None:
+def add_archive(rows: RowCollector, *, max_distance_km: float) -> None:
     """Read an archive file into hourly means of one sensor per signal.
 
     Raises:
         MalformedPayload: The file is damaged, or lacks a column.
+        StationTooFar: Its station is farther from the city than `max_distance_km`.
     """
     reader = csv.DictReader(io.StringIO(_text(rows.raw)))
     if not set(reader.fieldnames or ()) >= COLUMNS:
         raise malformed(rows.raw.source, "the archive file lacks a column", "columns", reader.fieldnames)
     readings: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for record in reader:
+        place = read_place(read_number(record.get("lat")), read_number(record.get("lon")))
+        require_near(rows.raw.source, rows.ctx, place, max_distance_km=max_distance_km, field="lat,lon")
         end = read_utc(record["datetime"])
         if end is None:
             rows.dropped["no_time"] += 1

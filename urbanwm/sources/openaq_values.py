@@ -39,7 +39,7 @@ def convert(rows: RowCollector, parameter: object, units: object, value: object)
     if not rows.wants(signal):
         return None
     number = read_number(value)
-    factor = UNIT_FACTORS[signal].get(str(units).replace("μ", "µ"))
+    factor = UNIT_FACTORS[signal].get(_plain_unit(units))
     if number is None or factor is None or number in SENTINELS:
         rows.dropped["missing" if number is None else "unknown_unit" if factor is None else "sentinel"] += 1
         return None
@@ -51,3 +51,9 @@ def convert(rows: RowCollector, parameter: object, units: object, value: object)
         rows.dropped["out_of_range"] += 1
         return None
     return Converted(signal, converted, flags)
+
+
+def _plain_unit(units: object) -> str:
+    """Return a unit in one spelling: Greek or Latin mu or u, superscript or plain 3."""
+    text = str(units).strip().replace("μ", "µ").replace("m3", "m³")
+    return f"µ{text[1:]}" if text.startswith("ug/") else text

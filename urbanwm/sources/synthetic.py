@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from urbanwm.clock import floor_hour
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.errors import InternalContractBroken, MalformedPayload, RequestRefused
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.http import check_status, excerpt
 from urbanwm.sources.rows import parsed_rows
 from urbanwm.synthetic import SyntheticUrbanDataset
@@ -20,6 +20,7 @@ from urbanwm.synthetic.parameters import PROFILES
 
 NAME = "synthetic"
 KEY = None
+TRAITS = Traits(local=True, one_answer=True)
 HOUR = pd.Timedelta(hours=1)
 
 Profile = Literal["demo", "measures"]

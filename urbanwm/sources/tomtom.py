@@ -8,6 +8,7 @@ and must not share a series with volume counts. TomTom restricts the storing of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -16,15 +17,18 @@ from pydantic import Field
 from urbanwm.clock import floor_hour
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.errors import BadInput, KeyRefused, RateLimited, StationTooFar
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
 from urbanwm.sources.body import decode_text, malformed, own_config, read_json, read_number, required_key
 from urbanwm.sources.collect import RowCollector
+from urbanwm.sources.geo import Place, read_place, require_near
 from urbanwm.sources.http import check_status, excerpt, get
 
 NAME = "tomtom"
 KEY: str | None = "tomtom_api_key"
+TRAITS = Traits(live=True)
 SEGMENT_URL = "https://api.tomtom.com/traffic/services/4/flowSegmentData/absolute"
 CONFIDENCE_MIN = 0.5  # below, the value is a historical average and not live
+ROAD_KM_MAX = 30.0  # the road nearest to the point asked for; one farther away is another city's
 SIGNAL = "traffic_index"
 
 
@@ -82,13 +86,17 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     Raises:
         SourceError: `KeyRefused`, `RateLimited`, `StationTooFar`, `MalformedPayload`, or that of the status.
     """
-    own_config(ctx.config, Config)
+    config = own_config(ctx.config, Config)
     _raise_reported_error(raw)
     document = read_json(raw)
     check_status(raw)
     segment = document.get("flowSegmentData") if isinstance(document, dict) else None
     if not isinstance(segment, dict):
         raise malformed(NAME, "the answer has no flowSegmentData", "flowSegmentData")
+    asked = (
+        ctx if config.latitude is None else replace(ctx, latitude=config.latitude, longitude=config.longitude)
+    )
+    require_near(NAME, asked, _place(segment), max_distance_km=ROAD_KM_MAX, field="coordinates")
     rows = RowCollector(raw, ctx, timedelta(0))
     rows.notes = {"form": "travel_time", "attribution": "TomTom"}
     confidence = read_number(segment.get("confidence"))
@@ -102,6 +110,16 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     else:
         rows.add(floor_hour(raw.fetched_at), SIGNAL, index, "travel_time_form")
     return rows.parsed()
+
+
+def _place(segment: dict[str, Any]) -> Place | None:
+    """Return where the segment begins."""
+    line = segment.get("coordinates")
+    points = line.get("coordinate") if isinstance(line, dict) else None
+    first = points[0] if isinstance(points, list) and points else None
+    if not isinstance(first, dict):
+        return None
+    return read_place(read_number(first.get("latitude")), read_number(first.get("longitude")))
 
 
 def travel_time_index(segment: dict[str, Any]) -> float | None:

@@ -16,23 +16,25 @@ import pandas as pd
 from pydantic import Field
 
 from urbanwm.clock import floor_hour
-from urbanwm.errors import InternalContractBroken, KeyMissing, RequestRefused, StaleData, StationTooFar
+from urbanwm.contracts.signals import SIGNALS
+from urbanwm.errors import RequestRefused, StaleData
 from urbanwm.sources.aqi import INDEX_TOP, AqiTable, aqi_to_pm25
-from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig
-from urbanwm.sources.http import check_status, get
+from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
+from urbanwm.sources.body import own_config, read_number, required_key
+from urbanwm.sources.geo import require_near
+from urbanwm.sources.http import get
 from urbanwm.sources.rows import parsed_rows
 from urbanwm.sources.waqi_feed import (
     NAME,
-    great_circle_km,
     index_entry,
     is_citizen_sensor,
-    number,
     position,
     reading,
     reading_time,
 )
 
 KEY = "waqi_token"
+TRAITS = Traits(live=True, one_answer=True)
 FEED_URL = "https://api.waqi.info/feed"
 FUTURE_TOLERANCE = timedelta(hours=1)  # the agency's stamp may mark the end of the hour
 WEATHER_KEYS = {"t": "temperature_c", "h": "humidity_pct", "p": "pressure_hpa", "w": "wind_speed_ms"}
@@ -75,16 +77,10 @@ def fetch(ctx: FetchContext) -> Iterator[RawPayload]:
         KeyMissing: `WAQI_TOKEN` is not set.
         SourceError: The request failed; see `urbanwm.sources.http.get`.
     """
-    if not isinstance(ctx.config, Config):
-        raise InternalContractBroken(f"waqi was handed a {type(ctx.config).__name__}")
-    token = ctx.settings.waqi_token
-    if token is None or not token.get_secret_value():
-        raise KeyMissing(
-            "waqi needs a token",
-            source=NAME,
-            field="WAQI_TOKEN",
-            allowed="a free token from aqicn.org/data-platform",
-        )
+    config = own_config(ctx.config, Config)
+    token = required_key(
+        ctx.settings, "waqi_token", source=NAME, hint="a free token from aqicn.org/data-platform"
+    )
     if ctx.signal not in SIGNALS_GIVEN:
         raise RequestRefused(
             f"waqi does not give {ctx.signal}",
@@ -94,12 +90,12 @@ def fetch(ctx: FetchContext) -> Iterator[RawPayload]:
             allowed=SIGNALS_GIVEN,
         )
     place = ctx.city.location
-    station = _station_path(ctx.config.station) or f"geo:{place.latitude};{place.longitude}"
+    station = _station_path(config.station) or f"geo:{place.latitude};{place.longitude}"
     yield get(
         f"{FEED_URL}/{quote(station, safe='@:;')}/",
         source=NAME,
         clock=ctx.clock,
-        secret_params={"token": token.get_secret_value()},
+        secret_params={"token": token},
     )
 
 
@@ -112,12 +108,11 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     Raises:
         SourceError: `MalformedPayload`, the error that the body stands for, `StaleData` or `StationTooFar`.
     """
-    config = ctx.config
-    if not isinstance(config, Config):
-        raise InternalContractBroken(f"waqi was handed a {type(config).__name__}")
-    check_status(raw)
-    data = reading(raw.body)
-    distance_km = _checked_distance(data, ctx, config)
+    config = own_config(ctx.config, Config)
+    data = reading(raw)
+    distance_km = require_near(
+        NAME, ctx, position(data), max_distance_km=config.max_distance_km, field="city.geo"
+    )
     dropped: Counter[str] = Counter()
     values = _weather(data, ctx.signal, dropped)
     flags: dict[str, list[str]] = {name: [] for name in values}
@@ -141,16 +136,16 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
     if -age > FUTURE_TOLERANCE:
         dropped["future"] += max(1, len(values))
         return parsed
-    if is_citizen_sensor(data):
-        for names in flags.values():
-            names.append("citizen_sensor")
+    # Nothing is observed after it is received: a stamp ahead of it marks the end of the averaging.
+    hour = min(floor_hour(moment), floor_hour(raw.fetched_at))
+    marks = ["stamp_ahead"] * (hour < floor_hour(moment)) + ["citizen_sensor"] * is_citizen_sensor(data)
     if values:
         parsed.rows = parsed_rows(
-            pd.DatetimeIndex([floor_hour(moment)] * len(values)),
+            pd.DatetimeIndex([hour] * len(values)),
             list(values),
             list(values.values()),
             available_at=pd.DatetimeIndex([raw.fetched_at] * len(values)),
-            flags=[",".join(flags[name]) for name in values],
+            flags=[",".join([*flags[name], *marks]) for name in values],
         )
     return parsed
 
@@ -166,16 +161,17 @@ def _add_pm25(
     if "pm25" not in data.get("iaqi", {}):
         dropped["missing_pm25"] += 1
         return
-    index = number(index_entry(data, "pm25"))
+    index = read_number(index_entry(data, "pm25"))
     if index is None:
         dropped["missing"] += 1
     elif index < 0:
         dropped["negative"] += 1
     else:
-        overall = number(data.get("aqi"))
-        # The overall index is the maximum of the fresh ones: a higher entry was carried over from earlier.
-        carried_over = overall is not None and index > overall
-        values["pm25"] = aqi_to_pm25(index, table)
+        overall = read_number(data.get("aqi"))
+        # The overall index is the maximum of the fresh ones, `-` when none is fresh: an entry above it, or
+        # beside the dash, was carried over from earlier.
+        carried_over = data.get("aqi") == "-" if overall is None else index > overall
+        values["pm25"] = min(aqi_to_pm25(index, table), SIGNALS["pm25"].maximum)
         flags["pm25"] = ["above_scale"] * (index > INDEX_TOP) + ["carried_over"] * carried_over
 
 
@@ -185,29 +181,14 @@ def _weather(data: dict[str, Any], signal: str | None, dropped: Counter[str]) ->
     for key, name in WEATHER_KEYS.items():
         if signal not in (None, name) or (signal is None and key not in data.get("iaqi", {})):
             continue
-        value = number(index_entry(data, key))
+        value = read_number(index_entry(data, key))
         if value is None:
             dropped["missing"] += 1
+        elif not SIGNALS[name].minimum <= value <= SIGNALS[name].maximum:
+            dropped["out_of_range"] += 1
         else:
             values[name] = value
     return values
-
-
-def _checked_distance(data: dict[str, Any], ctx: ParseContext, config: Config) -> float | None:
-    """Return how far the station is from the city, km; None when either position is unknown."""
-    station = position(data)
-    if station is None or ctx.latitude is None or ctx.longitude is None:
-        return None
-    distance_km = great_circle_km((ctx.latitude, ctx.longitude), station)
-    if distance_km > config.max_distance_km:
-        raise StationTooFar(
-            f"waqi: the station is {distance_km:.0f} km away",
-            source=NAME,
-            field="city.geo",
-            value=f"{station[0]},{station[1]}",
-            allowed=f"at most {config.max_distance_km:g} km from {ctx.latitude},{ctx.longitude}",
-        )
-    return distance_km
 
 
 def _notes(data: dict[str, Any], config: Config, distance_km: float | None) -> dict[str, str]:

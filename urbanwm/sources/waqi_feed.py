@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import numpy as np
-
 from urbanwm.errors import (
     KeyRefused,
-    MalformedPayload,
     RateLimited,
     RequestRefused,
     SourceError,
     StationUnknown,
     UpstreamUnavailable,
 )
-from urbanwm.sources.http import excerpt
+from urbanwm.sources.base import RawPayload
+from urbanwm.sources.body import FIRST_YEAR, LAST_YEAR, malformed, read_json, read_number
+from urbanwm.sources.geo import Place, read_place
+from urbanwm.sources.http import check_status, excerpt
 
 NAME = "waqi"
-EARTH_RADIUS_KM = 6371.0
 CITIZEN_ADDRESS = re.compile(r"(?:^|[/@])A\d{4,}/?$")
 OFFSET = re.compile(r"^([+-])(\d{2}):?(\d{2})$")
 # The texts WAQI answers with, most telling first; none of them is documented as a closed list.
@@ -37,31 +35,35 @@ ERROR_TEXTS: tuple[tuple[tuple[str, ...], type[SourceError]], ...] = (
 )
 
 
-def reading(body: bytes) -> dict[str, Any]:
-    """Return the `data` object of a successful answer; every other answer is a named error."""
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        error = MalformedPayload(
-            f"waqi: the body is not JSON: {excerpt(body) or '(empty)'}", source=NAME, field="body"
-        )
-        error.retryable = (
-            True  # a cut-off transfer or a maintenance page; a changed format would still be JSON
-        )
-        raise error from None
+def reading(raw: RawPayload) -> dict[str, Any]:
+    """Return the `data` object of a successful feed answer; every other answer is a named error.
+
+    Raises:
+        SourceError: What WAQI's words or the status stand for; `MalformedPayload` for another document.
+    """
+    document = read_json(raw)
     if not isinstance(document, dict):
-        raise MalformedPayload(
-            "waqi: the body is not an object", source=NAME, field="body", value=excerpt(body)
-        )
+        check_status(raw)
+        raise malformed(NAME, "the body is not an object", "body", excerpt(raw.body))
     data = document.get("data")
     if document.get("status") != "ok":
+        if raw.status >= 400 and not isinstance(data, str):
+            check_status(raw)
         raise _named_error(data if data is not None else document.get("message", document.get("msg")))
+    check_status(raw)
+    if isinstance(data, str):
+        raise _named_error(data)
     if isinstance(data, dict) and data.get("status", "ok") != "ok":
         raise _named_error(data.get("msg", data.get("message", data.get("data"))))
-    if not isinstance(data, dict) or not isinstance(data.get("iaqi", {}), dict):
-        raise MalformedPayload(
-            "waqi: status is ok but there is no reading", source=NAME, field="data", value=excerpt(body)
+    if isinstance(data, list) and data:
+        # A search or a map: overall indices of many stations, from which no concentration can be told.
+        raise RequestRefused(
+            "waqi: a list of stations holds no PM2.5; ask for the feed of one of them",
+            source=NAME,
+            field="data",
         )
+    if not isinstance(data, dict) or not isinstance(data.get("iaqi", {}), dict):
+        raise malformed(NAME, "status is ok but there is no reading", "data", excerpt(raw.body))
     return data
 
 
@@ -73,17 +75,6 @@ def _named_error(text: object) -> SourceError:
         UpstreamUnavailable,
     )
     return kind(f"waqi: {words}", source=NAME, field="data", value=words)
-
-
-def number(value: object) -> float | None:
-    """Return a finite number, also from numeric text; None for `-`, null, NaN and the like."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        parsed = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return parsed if math.isfinite(parsed) else None
 
 
 def index_entry(data: dict[str, Any], key: str) -> object:
@@ -104,7 +95,8 @@ def reading_time(time: object) -> datetime | None:
             continue
         if moment.tzinfo is None and zone is None:
             continue
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
+        if FIRST_YEAR <= moment.year <= LAST_YEAR:
+            return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
     return None
 
 
@@ -118,28 +110,18 @@ def _offset(text: object) -> timezone | None:
     return timezone(offset) if abs(offset) < timedelta(days=1) else None
 
 
-def position(data: dict[str, Any]) -> tuple[float, float] | None:
+def position(data: dict[str, Any]) -> Place | None:
     """Return the station's latitude and longitude, degrees; None when absent or impossible."""
     city = data.get("city")
     geo = city.get("geo") if isinstance(city, dict) else None
     if not isinstance(geo, list) or len(geo) < 2:
         return None
-    latitude, longitude = number(geo[0]), number(geo[1])
-    if latitude is None or longitude is None or abs(latitude) > 90 or abs(longitude) > 180:
-        return None
-    return latitude, longitude
-
-
-def great_circle_km(here: tuple[float, float], there: tuple[float, float]) -> float:
-    """Return the distance of two (latitude, longitude) pairs in degrees, km, by the haversine formula."""
-    (lat1, lon1), (lat2, lon2) = np.radians(here), np.radians(there)
-    half_chord = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
-    return float(2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(1.0, half_chord))))
+    return read_place(read_number(geo[0]), read_number(geo[1]))
 
 
 def is_citizen_sensor(data: dict[str, Any]) -> bool:
     """Whether the station is a citizen's low-cost sensor: a negative uid, or an address such as `A12345`."""
-    uid = number(data.get("idx"))
+    uid = read_number(data.get("idx"))
     city = data.get("city")
     address = str(city.get("url", "")) if isinstance(city, dict) else ""
     return (uid is not None and uid < 0) or CITIZEN_ADDRESS.search(address) is not None

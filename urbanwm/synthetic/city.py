@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import FACTOR_MAX, FACTOR_MIN, SIGNALS
 from urbanwm.features.calendar import REST_DAY, SATURDAY, SPECIAL_DAY, SUNDAY, CityCalendar, local_days
-from urbanwm.synthetic.noise import Stream, autocorrelated, remember, uniform
+from urbanwm.synthetic.noise import Stream, autocorrelated, remember, standard_noise, uniform
 from urbanwm.synthetic.parameters import (
     REST_DAY_LOAD,
     REST_DAY_TRAFFIC,
@@ -27,6 +27,12 @@ COLDEST_HOUR_OF_YEAR = 20 * 24
 WARMEST_HOUR_OF_DAY = 15
 SOLAR_NOON_HOUR = 13
 SPELL_HOURS = 128  # one decision about measures; a spell lasts between half and all of it
+REGIME_HOURS = 1460  # two months: each target's level steps once in every such period
+_REGIME_STREAMS = {
+    "pm25": (Stream.PM25_REGIME, Stream.PM25_STEP),
+    "energy_mwh": (Stream.ENERGY_REGIME, Stream.ENERGY_STEP),
+    "traffic_index": (Stream.TRAFFIC_REGIME, Stream.TRAFFIC_STEP),
+}
 
 
 SATURDAY_REST_SHARE = 0.6  # a Saturday is that far on the way from a workday to a day of rest
@@ -47,7 +53,7 @@ def simulate(
     weather = _weather(first, count, seed, clock)
     actions = _actions(first, count, seed, parameters)
     if intervention is not None:
-        held = index >= pd.Timestamp(intervention.start)
+        held = _held(intervention, index, clock)
         for name in ("car_free_ratio", "renewable_mix"):
             level = getattr(intervention, name)
             actions[name] = actions[name] if level is None else np.where(held, level, actions[name])
@@ -56,15 +62,43 @@ def simulate(
         "commercial_load_factor": _activity(seed, Stream.COMMERCE, first, count),
     }
     share = _renewable_share(parameters, weather, clock, actions, seed, first)
+    regime = _regimes(first, count, seed, parameters)
     return {
-        "pm25": _pm25(parameters, weather, clock, actions, share, seed, first),
-        "energy_mwh": _energy(parameters, weather, clock, economy, share, seed, first),
-        **_traffic(parameters, weather, clock, actions, economy, seed, first),
+        "pm25": _pm25(parameters, weather, clock, actions, share, regime, seed, first),
+        "energy_mwh": _energy(parameters, weather, clock, economy, share, seed, first) * regime["energy_mwh"],
+        **_traffic(parameters, weather, clock, actions, economy, regime, seed, first),
         "renewable_share": share,
         **weather,
         **actions,
         **economy,
     }
+
+
+def _held(intervention: Intervention, index: pd.DatetimeIndex, clock: _Clock) -> NDArray[np.bool_]:
+    """Return the hours in which the levers are held, `(count,)`."""
+    held = np.asarray(index >= pd.Timestamp(intervention.start))
+    if intervention.end is not None:
+        held &= np.asarray(index < pd.Timestamp(intervention.end))
+    return held & np.isin(clock.hour, intervention.hours) if intervention.hours else held
+
+
+def _regimes(first: int, count: int, seed: int, parameters: CityParameters) -> dict[str, Values]:
+    """Return the factor on each target's level, `(count,)`; it steps at a random hour of every period."""
+    if parameters.regime_change == 0.0:
+        return dict.fromkeys(_REGIME_STREAMS, np.ones(1))
+    hours = first + np.arange(count)
+    period, hour_of_period = hours // REGIME_HOURS, hours % REGIME_HOURS
+    lowest = int(period[0]) - 1
+    number = int(period[-1]) - lowest + 1
+    factors = {}
+    for name, (level_stream, step_stream) in _REGIME_STREAMS.items():
+        level = standard_noise(seed, level_stream, lowest, number)
+        step_hour = uniform(seed, step_stream, lowest, number) * REGIME_HOURS
+        begun = hour_of_period >= step_hour[period - lowest]
+        # Until a period's own step the level of the one before holds.
+        regime = level[period - lowest - ~begun]
+        factors[name] = np.exp(parameters.regime_change * regime)
+    return factors
 
 
 @dataclass(frozen=True)
@@ -212,6 +246,7 @@ def _traffic(
     clock: _Clock,
     actions: dict[str, Values],
     economy: dict[str, Values],
+    regime: dict[str, Values],
     seed: int,
     first: int,
 ) -> dict[str, Values]:
@@ -224,6 +259,7 @@ def _traffic(
     volume *= np.exp(noise - parameters.traffic_per_rain_mm * weather["precipitation_mm"])
     volume *= 1.0 - parameters.traffic_summer_dip * np.clip(clock.season, 0.0, None) ** 4
     volume *= (1.0 - parameters.traffic_special_day * clock.special) * economy["gdp_activity_index"]
+    volume *= regime["traffic_index"]
     volume *= np.clip(1.0 + parameters.traffic_per_car_free * actions["car_free_ratio"], 0.0, None)
     ceiling = SIGNALS["traffic_index"].maximum
     return {"traffic_volume": volume, "traffic_index": np.clip(volume / usual, 0.0, ceiling)}
@@ -235,6 +271,7 @@ def _pm25(
     clock: _Clock,
     actions: dict[str, Values],
     share: Values,
+    regime: dict[str, Values],
     seed: int,
     first: int,
 ) -> Values:
@@ -249,5 +286,5 @@ def _pm25(
     noise = parameters.pm25_noise * autocorrelated(seed, Stream.PM25, first, len(share), 0.9)
     policy = 1.0 + parameters.pm25_per_renewable_share * share
     policy += parameters.pm25_per_car_free * actions["car_free_ratio"]
-    tends_to = parameters.pm25_local * emission * dilution * policy * np.exp(noise)
+    tends_to = parameters.pm25_local * regime["pm25"] * emission * dilution * policy * np.exp(noise)
     return parameters.pm25_background + remember(tends_to, parameters.pm25_memory)

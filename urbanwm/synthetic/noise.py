@@ -37,6 +37,12 @@ class Stream(IntEnum):
     RENEWABLE_LEVEL = 16
     RENEWABLE_START = 17
     SEQUENCE = 18
+    PM25_REGIME = 19
+    ENERGY_REGIME = 20
+    TRAFFIC_REGIME = 21
+    PM25_STEP = 22
+    ENERGY_STEP = 23
+    TRAFFIC_STEP = 24
 
 
 def _draws(seed: int, stream: Stream, first: int, count: int, *, uniform: bool) -> Values:

@@ -71,6 +71,8 @@ class CityParameters:
         renewable_per_sun: Increase of the share from night to full sun.
         renewable_noise: Standard deviation of the unexplained share.
         spell_probability: Chance that a lever is in force during a spell; 0 = nothing is ever tried.
+        regime_change: Standard deviation of the log level that each target takes on for a regime of about
+            two months, then leaves for another: a closed plant, a new ring road. 0 = one regime for ever.
     """
 
     pm25_background: float = 3.0
@@ -102,6 +104,7 @@ class CityParameters:
     renewable_per_sun: float = 0.15
     renewable_noise: float = 0.04
     spell_probability: float = 0.0
+    regime_change: float = 0.0
 
 
 PROFILES: dict[str, CityParameters] = {
@@ -113,8 +116,18 @@ PROFILES: dict[str, CityParameters] = {
 
 @dataclass(frozen=True)
 class Intervention:
-    """Levers that are held from an instant on; None leaves a lever as it would have been."""
+    """Levers held at a level from an instant on; None leaves a lever as it would have been.
+
+    Attributes:
+        start: First hour, UTC.
+        car_free_ratio: Level, 0-1.
+        renewable_mix: Level, 0-1.
+        end: The hour after the last; None = it lasts.
+        hours: Local hours of day (0-23) in which the levers are held; empty = all.
+    """
 
     start: datetime
     car_free_ratio: float | None = None
     renewable_mix: float | None = None
+    end: datetime | None = None
+    hours: tuple[int, ...] = ()

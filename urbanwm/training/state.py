@@ -37,6 +37,7 @@ from urbanwm.training.optimisation import (
 from urbanwm.training.sampling import Sampler, cut_windows, split_origins
 from urbanwm.training.seasonal_start import blocks_of, start_from_seasons
 from urbanwm.training.validation import HeldOut, best_shares, calibrate, forecast_held_out, scores
+from urbanwm.training.warm_start import start_from, weights_digest
 
 PERIODIC_KEPT = 2
 SEASONAL_START_WINDOWS = 512
@@ -73,7 +74,12 @@ class Run:
     """The state of a run: model, optimiser, averages, sampler, and what validation said so far."""
 
     def __init__(
-        self, experiment: ExperimentConfig, series: Mapping[str, CitySeries], spec: FeatureSpec, out_dir: Path
+        self,
+        experiment: ExperimentConfig,
+        series: Mapping[str, CitySeries],
+        spec: FeatureSpec,
+        out_dir: Path,
+        initial_weights: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.recipe, self.out_dir = experiment.training, out_dir
         dims = ModelDims.of(spec)
@@ -90,6 +96,9 @@ class Run:
         parts = [(split.series, _thinned(split.training)) for split in splits.values()]
         blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
         start_from_seasons(self.model, cut_windows(parts, self.recipe), blocks)
+        if initial_weights is not None:
+            start_from(self.model, initial_weights)
+            self.identity["start"] = weights_digest(initial_weights)
         self.model.to(self.device).train()
         self.optimizer = AdamW(self.model, self.recipe)
         self.average = AveragedWeights(self.model, self.recipe.ema_decay)
@@ -211,11 +220,11 @@ class Run:
         """
         document = checkpoint.document
         for key, value in self.identity.items():
-            if document["identity"][key] != value:
+            if document["identity"].get(key) != value:
                 raise BadInput(
                     "the folder holds checkpoints of another run: choose another folder or resume=False",
                     field=key,
-                    value=document["identity"][key],
+                    value=document["identity"].get(key),
                     allowed=value,
                 )
         load_weights(self.model, checkpoint.group("model"))

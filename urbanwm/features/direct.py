@@ -1,0 +1,167 @@
+"""The direct forecast: for each local hour and lead, one linear regression on what the city just did.
+
+With midnights as origins this is the classical ridge regression per lead, which ties gradient boosting on
+hourly city series. Fitted in `urbanwm.training.direct_fit`; the world model forecasts its error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbanwm.features.calendar import CALENDAR_NAMES, HOURS_PER_DAY
+from urbanwm.features.names import DIRECT_NAMES, SPREAD, YEAR_NAMES, state_names
+from urbanwm.features.windows import Float, Windows
+
+if TYPE_CHECKING:
+    from urbanwm.features.spec import FeatureSpec
+
+LEADS: Final = 48
+"""Leads with weights of their own; a later lead takes those of the same hour of the second day."""
+POOLED: Final = ""
+"""Name of the row of weights for a city never seen."""
+LOG_ERROR_RANGE: Final = (-4.5, 2.0)
+"""Bounds of the logarithm of the usual error, in standard deviations of the signal."""
+_CLOCK: Final = frozenset({"hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2"})
+CALENDAR: Final = tuple(name for name in CALENDAR_NAMES if name not in _CLOCK | YEAR_NAMES)
+"""Calendar inputs of the regressions: each has weights per hour, so the clock itself is not one of them."""
+
+
+@dataclass(frozen=True)
+class DirectForecast:
+    """Weights of the regressions; R rows (all cities pooled first), P regressors, E inputs of the error size.
+
+    Attributes:
+        names: What each row was fitted on: `POOLED`, then cities (in training: parts of the record).
+        weights: `(R, 3, 24, LEADS, P)` by target, local hour and lead.
+        log_error: `(R, 3, 24, LEADS)` logarithm of the usual size of the error.
+        error_weights: `(3, E)` what makes it larger or smaller.
+    """
+
+    names: tuple[str, ...]
+    weights: NDArray[np.float32]
+    log_error: NDArray[np.float32]
+    error_weights: NDArray[np.float32]
+
+    def row(self, city: str) -> int:
+        """Return a city's row; the pooled one for a city never seen."""
+        return self.names.index(city) if city in self.names else 0
+
+    def predict(self, inputs: DirectInputs, row: NDArray[np.int64]) -> tuple[Float, Float]:
+        """Return the forecast and the logarithm of its usual error, `(B, T, 3)` each.
+
+        Args:
+            inputs: Of B windows of T hours.
+            row: `(B,)` row of each window.
+        """
+        cell = (row[:, None], slice(None), inputs.hour, inputs.lead)
+        forecast = np.einsum("btsp,btsp->bts", inputs.regressors, self.weights[cell])
+        spread = np.einsum("btse,se->bts", inputs.error_inputs(forecast), self.error_weights)
+        return forecast, np.clip(self.log_error[cell] + spread, *LOG_ERROR_RANGE)
+
+
+@dataclass(frozen=True)
+class DirectInputs:
+    """What the regressions see of B windows of T hours.
+
+    Attributes:
+        regressors: `(B, T, 3, P)`.
+        spread: `(B, T, 3, len(SPREAD))` recent size of the deviations.
+        calendar: `(B, T, len(CALENDAR))`.
+        hour: `(B, T)` local hour.
+        lead: `(B, T)` index into `LEADS`; 0 throughout the context, where every hour is forecast one ahead.
+    """
+
+    regressors: Float
+    spread: Float
+    calendar: Float
+    hour: NDArray[np.int64]
+    lead: NDArray[np.int64]
+
+    def error_inputs(self, forecast: Float) -> Float:
+        """Return `(B, T, 3, E)`: recent deviations, kind of day, and the forecast itself."""
+        by_target = np.broadcast_to(self.calendar[:, :, None], (*forecast.shape, self.calendar.shape[-1]))
+        return np.concatenate([self.spread, by_target, forecast[..., None]], axis=-1)
+
+
+@dataclass(frozen=True)
+class DirectColumns:
+    """Where the regressions find their inputs in a spec's windows, and where their answer goes."""
+
+    spec: FeatureSpec
+
+    @cached_property
+    def predictions(self) -> list[int]:
+        """Return the skip columns that are regressors."""
+        left_out = {name for name, _ in SPREAD} | set(DIRECT_NAMES)
+        return [i for i, name in enumerate(self.spec.skip_names) if name not in left_out]
+
+    @cached_property
+    def spread(self) -> list[int]:
+        """Return the skip columns that say how far off the last days were."""
+        return [self.spec.skip_names.index(name) for name, _ in SPREAD]
+
+    @cached_property
+    def answer(self) -> list[int]:
+        """Return the skip columns that take the forecast and its usual error."""
+        return [self.spec.skip_names.index(name) for name in DIRECT_NAMES]
+
+    @cached_property
+    def calendar(self) -> list[int]:
+        """Return the known-ahead columns of the calendar."""
+        return [self.spec.known_names.index(name) for name in CALENDAR]
+
+    @cached_property
+    def state(self) -> list[int]:
+        """Return the known-ahead columns of the weather at the origin."""
+        return [self.spec.known_names.index(name) for name in state_names(self.spec.observed_names)]
+
+    @cached_property
+    def answer_known(self) -> list[int]:
+        """Return the known-ahead columns of the answers, target by target."""
+        names = (f"{target}_{name}" for target in self.spec.targets for name in DIRECT_NAMES)
+        return [self.spec.known_names.index(name) for name in names]
+
+    @property
+    def groups(self) -> tuple[int, int, int, int]:
+        """Return how many regressors are seasonal or recent values, calendar, weather, and the constant."""
+        return len(self.predictions), len(self.calendar), len(self.state), 1
+
+    def inputs(self, windows: Windows) -> DirectInputs:
+        """Read the regressions' inputs out of windows."""
+        calendar = windows.known[..., self.calendar]
+        shared = np.concatenate(
+            [calendar, windows.known[..., self.state], np.ones_like(calendar[..., :1])], axis=-1
+        )
+        own = windows.skip[..., self.predictions]
+        by_target = np.broadcast_to(shared[:, :, None], (*own.shape[:-1], shared.shape[-1]))
+        lead = np.maximum(np.arange(windows.known.shape[1]) - windows.context_hours, 0)
+        lead = np.where(lead < LEADS, lead, lead % HOURS_PER_DAY + LEADS - HOURS_PER_DAY)
+        return DirectInputs(
+            np.concatenate([own, by_target], axis=-1),
+            windows.skip[..., self.spread],
+            calendar,
+            windows.local_hour,
+            np.broadcast_to(lead, windows.local_hour.shape),
+        )
+
+
+def with_direct(
+    windows: Windows, spec: FeatureSpec, direct: DirectForecast, row: NDArray[np.int64]
+) -> Windows:
+    """Return the windows with the direct forecast filled in, in `skip` and in `known`.
+
+    A target without any history keeps zeros, as everything else about it is 0.
+    """
+    columns = DirectColumns(spec)
+    answer = np.stack(direct.predict(columns.inputs(windows), row), axis=-1)
+    absent = [spec.known_names.index(f"{target}_history_missing") for target in spec.targets]
+    answer = np.where(windows.known[..., absent, None] > 0, np.float32(0.0), answer)
+    skip, known = windows.skip.copy(), windows.known.copy()
+    skip[..., columns.answer] = answer
+    known[..., columns.answer_known] = answer.reshape(*answer.shape[:2], -1)
+    return replace(windows, skip=skip, known=known)

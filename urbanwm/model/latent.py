@@ -1,0 +1,194 @@
+"""The stochastic state z: a diagonal Gaussian, or groups of categoricals (Hafner et al. 2019, 2023).
+
+A latent distribution is a tensor of parameters `(..., P)`, the *belief*. Each family says how to bound it,
+draw z `(..., Z)` from it with standard normal noise `(..., Z)` that the caller passes in, and compare two of
+them. What `recurrence` needs for its hour loop and hand-written backward stands beside the readable formula.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LOGVAR_MAX = 2.0
+UNIMIX = 0.01
+"""Share of the uniform distribution in every categorical, so that no class ever has probability 0."""
+SMALLEST_UNIFORM = 1e-6
+"""Normal noise becomes uniform numbers in [1e-6, 1 - 1e-6]; float32 has few numbers nearer to 1."""
+
+
+class Latent(Protocol):
+    """A family of distributions of z; Z values, P parameters."""
+
+    @property
+    def parameters(self) -> int:
+        """Return P, the width of a belief."""
+
+    def bound(self, raw: Tensor) -> Tensor:
+        """Return the belief `(..., P)` that a head's output stands for."""
+
+    def sample(self, belief: Tensor, noise: Tensor) -> Tensor:
+        """Draw z `(..., Z)`; with noise 0 the most typical z."""
+
+    def kl(self, q: Tensor, p: Tensor) -> Tensor:
+        """Return KL(q‖p) in nats `(...)` of two beliefs `(..., P)`."""
+
+    def drive(self, noise: Tensor) -> Tensor:
+        """Prepare the noise of all hours for `draw`."""
+
+    def hours(self, values: Tensor) -> list[tuple[Tensor, ...]]:
+        """Cut beliefs, or gradients by them, `(T, B, P)` into views per hour, as `draw` and `pull` take them."""
+
+    def draw(self, raw: tuple[Tensor, ...], drive: Tensor, z: Tensor) -> None:
+        """As `sample` for one hour, into `z`; `raw` becomes the belief."""
+
+    def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
+        """Prepare the derivatives of z by the belief, all hours at once, for `pull`."""
+
+    def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
+        """Carry a gradient by the belief back to the head's output; the result is new memory."""
+
+    def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
+        """Carry a gradient by z back to the head's output of one hour: add it to `d_raw`."""
+
+
+@dataclass(frozen=True)
+class GaussianLatent:
+    """z = mean + noise · exp(logvar / 2); the belief is `[mean, logvar]`, P = 2Z."""
+
+    width: int
+    """Z."""
+    logvar_min: float
+    """Lower bound of the log-variance."""
+
+    @property
+    def parameters(self) -> int:
+        """Return P, the width of a belief."""
+        return 2 * self.width
+
+    def bound(self, raw: Tensor) -> Tensor:
+        """Clamp the log-variance."""
+        mean, logvar = raw.split(self.width, dim=-1)
+        return torch.cat([mean, logvar.clamp(self.logvar_min, LOGVAR_MAX)], dim=-1)
+
+    def sample(self, belief: Tensor, noise: Tensor) -> Tensor:
+        """Draw z; with noise 0 the mean."""
+        mean, logvar = belief.split(self.width, dim=-1)
+        return mean + noise * torch.exp(0.5 * logvar)
+
+    def kl(self, q: Tensor, p: Tensor) -> Tensor:
+        """Return KL(q‖p), summed over Z."""
+        (q_mean, q_logvar), (p_mean, p_logvar) = q.split(self.width, dim=-1), p.split(self.width, dim=-1)
+        excess = q_logvar - p_logvar
+        distance = (q_mean - p_mean).square() * torch.exp(-p_logvar)
+        return 0.5 * (torch.exp(excess) + distance - 1.0 - excess).sum(dim=-1)
+
+    def drive(self, noise: Tensor) -> Tensor:
+        """Return the noise as it is."""
+        return noise
+
+    def hours(self, values: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return mean and log-variance of every hour."""
+        mean, logvar = values.split(self.width, dim=-1)
+        return list(zip(mean.unbind(0), logvar.unbind(0), strict=True))
+
+    def draw(self, raw: tuple[Tensor, ...], drive: Tensor, z: Tensor) -> None:
+        """Draw one hour into `z` and clamp the log-variance in place."""
+        mean, logvar = raw
+        torch.mul(logvar.clamp_(self.logvar_min, LOGVAR_MAX), 0.5, out=z)
+        torch.addcmul(mean, z.exp_(), drive, out=z)
+
+    def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
+        """Return dz/dlogvar = (z - mean) / 2, 0 where the bound holds."""
+        mean, logvar = belief.split(self.width, dim=-1)
+        return (z - mean).mul_(0.5).mul_(self._inside(logvar))
+
+    def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
+        """Stop the gradient of a log-variance at its bounds."""
+        stopped = gradient.clone(memory_format=torch.contiguous_format)
+        stopped[..., self.width :].mul_(self._inside(belief[..., self.width :]))
+        return stopped
+
+    def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
+        """Add dz to the mean's gradient and its share to the log-variance's."""
+        d_mean, d_logvar = d_raw
+        d_mean.add_(d_z)
+        d_logvar.addcmul_(d_z, slopes)
+
+    def _inside(self, logvar: Tensor) -> Tensor:
+        return (logvar > self.logvar_min) & (logvar < LOGVAR_MAX)
+
+
+@dataclass(frozen=True)
+class CategoricalLatent:
+    """G one-hot vectors of K classes, straight-through, with 1 % of the uniform (Hafner et al. 2023).
+
+    The belief is the logits, P = Z = G · K. The class is the Gumbel maximum, written without logarithms:
+    argmax(p / e) with e = -log Φ(noise) exponential. Noise 0 makes all e equal: the mode. The gradient of z
+    is that of the probabilities.
+    """
+
+    groups: int
+    classes: int
+
+    @property
+    def parameters(self) -> int:
+        """Return P, the width of a belief."""
+        return self.groups * self.classes
+
+    def bound(self, raw: Tensor) -> Tensor:
+        """Return the logits as they are: the uniform share bounds the probabilities."""
+        return raw
+
+    def probabilities(self, belief: Tensor) -> Tensor:
+        """Return the class probabilities `(..., G, K)`."""
+        softmax = torch.softmax(self._grouped(belief), dim=-1)
+        return (1.0 - UNIMIX) * softmax + UNIMIX / self.classes
+
+    def sample(self, belief: Tensor, noise: Tensor) -> Tensor:
+        """Draw G one-hot vectors as one z; with noise 0 the most probable classes."""
+        probabilities = self.probabilities(belief)
+        chosen = (probabilities * self._grouped(self.drive(noise))).argmax(dim=-1)
+        one_hot = functional.one_hot(chosen, self.classes).to(belief.dtype)
+        return (one_hot + (probabilities - probabilities.detach())).flatten(-2)
+
+    def kl(self, q: Tensor, p: Tensor) -> Tensor:
+        """Return KL(q‖p), summed over the groups."""
+        q_share, p_share = self.probabilities(q), self.probabilities(p)
+        return (q_share * (q_share.log() - p_share.log())).sum(dim=(-2, -1))
+
+    def drive(self, noise: Tensor) -> Tensor:
+        """Return 1 / e, the factor of each class' probability, from standard normal noise."""
+        uniform = 0.5 + 0.5 * torch.erf(noise / math.sqrt(2.0))
+        return -1.0 / uniform.clamp(SMALLEST_UNIFORM, 1.0 - SMALLEST_UNIFORM).log()
+
+    def hours(self, values: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return the logits of every hour."""
+        return [(hour,) for hour in values.unbind(0)]
+
+    def draw(self, raw: tuple[Tensor, ...], drive: Tensor, z: Tensor) -> None:
+        """Draw one hour into `z`; logits need no bound."""
+        chosen = (self.probabilities(raw[0]) * self._grouped(drive)).argmax(dim=-1, keepdim=True)
+        self._grouped(z).zero_().scatter_(-1, chosen, 1.0)
+
+    def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
+        """Return the softmax of all hours."""
+        return torch.softmax(self._grouped(belief), dim=-1).flatten(-2)
+
+    def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
+        """Return a copy."""
+        return gradient.clone(memory_format=torch.contiguous_format)
+
+    def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
+        """Add the derivative of the probabilities, p · (dz - Σ p dz), without the uniform's share."""
+        share, gradient = self._grouped(slopes), self._grouped(d_z)
+        d_softmax = torch.ops.aten._softmax_backward_data(gradient, share, -1, share.dtype)
+        d_raw[0].add_(d_softmax.flatten(-2), alpha=1.0 - UNIMIX)
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        return values.unflatten(-1, (self.groups, self.classes))

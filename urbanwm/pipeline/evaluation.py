@@ -1,0 +1,83 @@
+"""What explains a candidate's scores, stored under its run: forecasts, pictures, data quality, model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+
+import pandas as pd
+
+from urbanwm.evaluation.verification import verify
+from urbanwm.figures import error_by_lead, forecast_fan, reliability
+from urbanwm.lake.reader import LakeReader
+from urbanwm.model.bundle import Bundle
+from urbanwm.model_card import RELIABILITY_FIGURE, CityData, model_card
+from urbanwm.pipeline.data import NightData
+from urbanwm.pipeline.forecasts import BASELINE, REFERENCES
+from urbanwm.pipeline.outcome import Trained
+from urbanwm.pipeline.plan import Plan
+from urbanwm.quality import quality_markdown, quality_report
+from urbanwm.quality.figure import coverage_heatmap
+from urbanwm.registry import RunLog
+
+CHALLENGER: Final = "challenger"
+CHAMPION: Final = "champion"
+JUDGED_TAG: Final = "champion_judged"
+"""Version whose forecasts are stored beside the candidate's, so that the gate need not make them again."""
+FANS_PER_CITY: Final = 2
+
+
+def table_path(name: str) -> str:
+    """Return where a run keeps the forecasts of one model."""
+    return f"evaluation/{name}.parquet"
+
+
+def log_evaluation(
+    plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], trained: Trained, champion: str | None
+) -> None:
+    """Store forecasts, figures, data quality and the model card under the candidate's run.
+
+    Args:
+        plan: What was trained, on which data.
+        run: Open run.
+        tables: Forecasts by model, on the same origins.
+        trained: The candidate; its bundle is read for the card.
+        champion: The version whose forecasts the table "champion" holds, or None.
+    """
+    for name in (CHALLENGER, BASELINE, CHAMPION):
+        if name in tables:
+            run.log_frame(tables[name], table_path(name))
+    if champion is not None:
+        run.set_tags({JUDGED_TAG: champion})
+    for name, record in plan.data.records.items():
+        of_city = {label: table[table["city"] == name] for label, table in tables.items()}
+        run.log_figure(error_by_lead(of_city), f"figures/{name}/error_by_lead.png")
+        for origin in record.origins[:: max(1, len(record.origins) // FANS_PER_CITY)][:FANS_PER_CITY]:
+            figure = forecast_fan(tables[CHALLENGER], name, pd.Timestamp(origin), plan.experiment.name)
+            run.log_figure(figure, f"figures/{name}/forecast_{origin:%Y-%m-%d}.png")
+    _log_card(plan, run, tables, trained)
+
+
+def log_data_quality(data: NightData, run: RunLog, lake: LakeReader) -> None:
+    """Store what is known of the data that a night worked on: a report and a picture per city."""
+    for name, record in data.records.items():
+        end = record.frame.index[-1].to_pydatetime() + timedelta(hours=1)
+        provenance = lake.read_provenance(name, end=end, version=data.lake_version)
+        report = quality_report(record.frame, provenance, city=name)
+        run.log_text(quality_markdown(report), f"data/{name}/quality.md")
+        run.log_figure(coverage_heatmap(record.frame, name), f"data/{name}/coverage.png")
+
+
+def _log_card(plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], trained: Trained) -> None:
+    """Write the model card from the bundle, the record and the verification."""
+    references = {name: tables[name] for name in REFERENCES if name in tables}
+    verification = verify(tables[CHALLENGER], references)
+    data = {
+        name: CityData.of(record.city, record.frame, record.origins)
+        for name, record in plan.data.records.items()
+    }
+    card = model_card(Bundle.load(trained.bundle), data, verification, parameters=trained.parameters)
+    run.log_text(card, "model_card.md")
+    run.log_figure(reliability(verification.pit), RELIABILITY_FIGURE)
+    run.log_json(verification.to_dict(), "evaluation/verification.json")

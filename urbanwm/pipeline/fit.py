@@ -1,0 +1,102 @@
+"""From a plan to a bundle on disk: features, training, export. Nothing is recorded here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from urbanwm.assumptions import load_assumptions
+from urbanwm.features import CitySeries, FeatureSpec, build_series
+from urbanwm.pipeline.plan import Candidate, Plan, training_spec
+from urbanwm.pipeline.progress import Stopwatch
+from urbanwm.provenance import collect_provenance
+from urbanwm.registry import Registry
+
+if TYPE_CHECKING:
+    from urbanwm.training import TrainResult
+
+ASSUMPTIONS: Final = "literature"
+CHECKPOINTS: Final = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model and what it was made of.
+
+    Attributes:
+        result: As the training returned it.
+        spec: What its inputs mean.
+        series: Training rows per city.
+        bundle: Folder of the exported bundle.
+    """
+
+    result: TrainResult
+    spec: FeatureSpec
+    series: Mapping[str, CitySeries]
+    bundle: Path
+
+
+def fit(
+    plan: Plan,
+    folder: Path,
+    registry: Registry,
+    run_id: str,
+    *,
+    on_metrics: Callable[[int, dict[str, float]], None] | None = None,
+    watch: Stopwatch | None = None,
+) -> Fitted:
+    """Train a plan in `folder`, from its last checkpoint there, and export the bundle.
+
+    Args:
+        plan: What to train, on which data.
+        folder: Working folder: checkpoints and `bundle/`.
+        registry: Where a warm start finds its first weights.
+        run_id: Noted in the bundle.
+        on_metrics: Called with the step and its metrics.
+        watch: Told how long each part took.
+
+    Raises:
+        TrainingDiverged: The loss or a gradient stopped being finite.
+        BundleInvalid: The exported graphs do not answer like the network.
+    """
+    from urbanwm.model.export import export_bundle
+    from urbanwm.training import train
+
+    laps = watch or Stopwatch()
+    spec = training_spec(plan)
+    series = {name: build_series(record.training, name, spec) for name, record in plan.data.records.items()}
+    laps.lap("features")
+    result = train(
+        plan.experiment,
+        series,
+        spec,
+        folder / CHECKPOINTS,
+        on_metrics=on_metrics,
+        initial_weights=_start_weights(plan.candidate, registry),
+    )
+    laps.lap("train")
+    tags = {name: str(value) for name, value in plan.tags.items()}
+    bundle = export_bundle(
+        result.model,
+        plan.experiment,
+        spec,
+        result.calibration,
+        load_assumptions(ASSUMPTIONS).model_dump(mode="json"),
+        collect_provenance().to_dict() | {"run_id": run_id} | tags,
+        folder / "bundle",
+    )
+    laps.lap("export")
+    return Fitted(result, spec, series, bundle)
+
+
+def _start_weights(candidate: Candidate, registry: Registry) -> Any:  # noqa: ANN401 - tensors, or None
+    """Return the weights that the candidate starts from, by name; None for random ones."""
+    if candidate.start is None:
+        return None
+    from urbanwm.training.warm_start import bundle_weights
+
+    with tempfile.TemporaryDirectory(prefix="urbanwm-start-") as scratch:
+        return bundle_weights(registry.download(registry.version(candidate.start), Path(scratch) / "bundle"))

@@ -1,0 +1,120 @@
+"""Forecasts from the held-out origins of a night: every model, every city, each made once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from urbanwm.baseline import BaselineForecaster
+from urbanwm.evaluation.backtest import forecast_table
+from urbanwm.evaluation.references import climatology, persistence
+from urbanwm.forecaster import WorldModelForecaster
+from urbanwm.model.bundle import Bundle
+from urbanwm.pipeline.data import CityRecord, read_window
+from urbanwm.pipeline.judge import SAMPLES, SEED
+from urbanwm.pipeline.spread import Spread, require_all
+from urbanwm.settings import Settings
+
+BASELINE: Final = "baseline"
+REFERENCES: Final = {"persistence": persistence, "climatology": climatology}
+YARDSTICKS: Final = (BASELINE, *REFERENCES)
+"""Forecasters without weights, by the name under which their scores are logged."""
+RECORDS_KEPT: Final = 8
+"""City records that a worker remembers between two pieces of work."""
+
+
+@dataclass(frozen=True)
+class ForecastJob:
+    """One model over one city's held-out origins; everything in it can travel to another process.
+
+    Attributes:
+        settings: Where the lake is.
+        window: As `NightData.window` describes it.
+        city: Which of its cities.
+        model: A name of `YARDSTICKS`, or the folder of a bundle.
+        out: Parquet file for the forecasts, columns of DESIGN §6.
+    """
+
+    settings: Settings
+    window: Mapping[str, Any]
+    city: str
+    model: str
+    out: Path
+
+
+def forecast_city(job: ForecastJob) -> Path:
+    """Forecast one city by one model, where that is not done yet; the file appears complete or not at all."""
+    if not job.out.is_file():
+        table = _forecast(_record(job), job.model, job.window["horizon_hours"])
+        draft = job.out.with_name(f".{job.out.name}-{uuid.uuid4().hex}")
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(draft, index=False)
+        draft.replace(job.out)
+    return job.out
+
+
+def held_out_tables(
+    settings: Settings, window: Mapping[str, Any], models: Mapping[str, str], folder: Path, spread: Spread
+) -> dict[str, pd.DataFrame]:
+    """Forecast all cities by all models on the same origins.
+
+    Args:
+        settings: Where the lake is.
+        window: As `NightData.window` describes it.
+        models: Name of each table → a name of `YARDSTICKS`, or the folder of a bundle.
+        folder: Where the forecasts are kept until the night is over.
+        spread: Runs the pieces.
+
+    Raises:
+        DataUnavailable: That version of the lake is gone.
+        BundleInvalid: A bundle is damaged.
+    """
+    jobs = [
+        ForecastJob(settings, window, city, model, folder / name / f"{city}.parquet")
+        for city in window["cities"]
+        for name, model in models.items()
+    ]
+    done = require_all(spread("forecast", forecast_city, jobs))
+    return {
+        name: pd.concat(
+            [pd.read_parquet(path) for path in done if path.parent.name == name], ignore_index=True
+        )
+        for name in models
+    }
+
+
+def _forecast(record: CityRecord, model: str, horizon_hours: int) -> pd.DataFrame:
+    if model in REFERENCES:
+        return REFERENCES[model](record.city, record.frame, record.origins, horizon_hours)
+    forecaster = BaselineForecaster() if model == BASELINE else WorldModelForecaster(Bundle.load(Path(model)))
+    return forecast_table(
+        record.city,
+        record.frame,
+        forecaster,
+        record.origins,
+        horizon_hours=horizon_hours,
+        samples=SAMPLES,
+        seed=SEED,
+    )
+
+
+def _record(job: ForecastJob) -> CityRecord:
+    """Read the job's city; a worker that was handed it before remembers."""
+    part = job.window["cities"][job.city]
+    return _remembered(
+        job.settings, job.city, part["end"], tuple(part["origins"]), int(job.window["lake_version"])
+    )
+
+
+@lru_cache(maxsize=RECORDS_KEPT)
+def _remembered(
+    settings: Settings, city: str, end: str, origins: tuple[str, ...], version: int
+) -> CityRecord:
+    window = {"lake_version": version, "cities": {city: {"end": end, "origins": list(origins)}}}
+    return read_window(window, settings)[city]

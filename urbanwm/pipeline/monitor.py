@@ -1,0 +1,174 @@
+"""Watching a night: data checks before training, forecasts stored after the gate, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import pandas as pd
+
+from urbanwm.cities import City, load_city
+from urbanwm.clock import Clock, require_utc, utc_now
+from urbanwm.errors import DataUnavailable, UrbanWMError
+from urbanwm.ingest import city_now
+from urbanwm.lake import Lake
+from urbanwm.monitoring import Alert, MonitorReport, make_alert
+from urbanwm.monitoring.alerts import by_severity
+from urbanwm.monitoring.checks import (
+    drift_alerts,
+    drift_scores,
+    feed_ages,
+    feed_alerts,
+    forecast_alerts,
+    live_alerts,
+)
+from urbanwm.monitoring.drift import HISTORY_DAYS as DRIFT_DAYS
+from urbanwm.monitoring.feeds import HISTORY_DAYS as FEED_DAYS
+from urbanwm.monitoring.feeds import VOLUME
+from urbanwm.monitoring.live import by_bucket, by_day, live_scores, with_observed
+from urbanwm.monitoring.notify import Notifier
+from urbanwm.monitoring.stored import ForecastStore
+from urbanwm.pipeline.stored_forecasts import StoredForecasts, serving_champion, store_forecasts
+from urbanwm.settings import Settings
+
+__all__ = ["MonitorReport", "StoredForecasts", "data_checks", "run_monitor", "store_forecasts"]
+
+LIVE_DAYS: Final = 30
+"""Origins whose forecasts are scored, days back."""
+Dropped = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""City → source label → rule → values that tonight's ingest dropped."""
+
+
+def data_checks(
+    settings: Settings, names: Sequence[str], as_of: datetime, *, dropped: Dropped | None = None
+) -> list[Alert]:
+    """Look at the newest hours of every city before anything learns from them.
+
+    Args:
+        settings: Where the lake is.
+        names: Cities.
+        as_of: The time of the night.
+        dropped: What tonight's ingest dropped, where it is known.
+
+    Returns:
+        Alerts, gravest first; those with `blocks` forbid promotion. A city without data is left to the
+        training, which says so.
+
+    Raises:
+        BadInput: An unknown city, or an `as_of` without a time zone.
+    """
+    moment = require_utc(as_of, "as_of")
+    sight = _Sight(settings, moment)
+    found: list[Alert] = []
+    for city in (load_city(name, settings) for name in names):
+        frame = sight.frame(city, FEED_DAYS)
+        if frame is not None:
+            found += feed_alerts(city, frame, sight.end(city), (dropped or {}).get(city.name, {}))
+    return by_severity(found)
+
+
+def run_monitor(
+    settings: Settings,
+    names: Sequence[str],
+    as_of: datetime,
+    clock: Clock = utc_now,
+    *,
+    checks: Sequence[Alert] | None = None,
+    tell: bool = True,
+) -> MonitorReport:
+    """Score what was promised, look at feeds, drift and tonight's forecasts, and tell what is wrong, once.
+
+    What cannot be looked at is named in the report and as an alert; the rest goes on.
+
+    Args:
+        settings: Where everything is; gives the webhook.
+        names: Cities.
+        as_of: The time of the night.
+        clock: Handed to the registry.
+        checks: Alerts that the night found already (data checks, a failure, a rollback); None: the data
+            checks are made here.
+        tell: Whether alerts go to log and webhook.
+
+    Raises:
+        BadInput: An unknown city, or an `as_of` without a time zone.
+    """
+    moment = require_utc(as_of, "as_of")
+    cities = {city.name: city for city in (load_city(name, settings) for name in names)}
+    alerts = list(data_checks(settings, names, moment) if checks is None else checks)
+    sight = _Sight(settings, moment)
+    frames = {
+        name: frame for name, city in cities.items() if (frame := sight.frame(city, DRIFT_DAYS)) is not None
+    }
+    champion = _champion_version(settings, clock, sight.errors)
+    store = ForecastStore(settings.forecasts_dir)
+    # Tonight's own origin may be this very moment.
+    stored, damaged = store.read(
+        list(cities), moment - timedelta(days=LIVE_DAYS), moment + timedelta(hours=1)
+    )
+    errors = sight.errors + damaged
+    rows = live_scores(with_observed(stored, frames)) if stored is not None else pd.DataFrame()
+    live = by_bucket(rows) if len(rows) else []
+    days = by_day(rows, {name: city.timezone for name, city in cities.items()}) if len(rows) else []
+    drifts = [row for name, frame in frames.items() for row in drift_scores(cities[name], frame)]
+    alerts += drift_alerts(drifts) + live_alerts(live, days, champion, list(cities))
+    if stored is not None:
+        newest = stored[stored["origin"] == stored.groupby("city")["origin"].transform("max")]
+        alerts += forecast_alerts(newest, frames)
+    if errors:
+        alerts.append(make_alert("monitor_incomplete", "; ".join(errors)))
+    alerts = by_severity(alerts)
+    told = _notifier(settings).tell(alerts, moment, list(cities)).to_dict() if tell else {}
+    freshness = [
+        row
+        for name, frame in frames.items()
+        for row in feed_ages(cities[name], frame, sight.end(cities[name]))
+    ]
+    return MonitorReport(moment, list(cities), champion, alerts, live, days, freshness, drifts, told, errors)
+
+
+@dataclass
+class _Sight:
+    """What can be seen of the lake at the night's time, and what could not."""
+
+    settings: Settings
+    moment: datetime
+    errors: list[str] = field(default_factory=list)
+
+    def lake(self) -> Lake:
+        """Return the lake."""
+        return Lake(self.settings.lake_uri, self.settings.storage_options)
+
+    def frame(self, city: City, days: int) -> pd.DataFrame | None:
+        """Read the last days of a city's signals; None, and a sentence, where there are none."""
+        try:
+            return self.lake().read(
+                city.name,
+                start=self.moment - timedelta(days=days),
+                end=self.moment,
+                signals=list(dict.fromkeys([*city.signals, *VOLUME.values()])),
+            )
+        except DataUnavailable as error:
+            self.errors.append(str(error))
+            return None
+
+    def end(self, city: City) -> datetime:
+        """Return where a city's known hours end: the night, or the end of recorded or simulated data."""
+        return min(self.moment, city_now(city, self.lake(), lambda: self.moment))
+
+
+def _champion_version(settings: Settings, clock: Clock, errors: list[str]) -> str | None:
+    """Return the version in service; None, and a sentence, where that cannot be found out."""
+    try:
+        cached = serving_champion(settings, clock)
+    except (UrbanWMError, OSError) as error:
+        errors.append(f"the champion cannot be found: {error}")
+        return None
+    return cached.version if cached else None
+
+
+def _notifier(settings: Settings) -> Notifier:
+    """Return who tells people, as configured."""
+    url = settings.alert_webhook_url.get_secret_value() if settings.alert_webhook_url else None
+    return Notifier(settings.home / "monitoring", url, settings.alert_repeat_days)

@@ -1,0 +1,140 @@
+"""The training of one night: every candidate trained, judged on the same origins, and one of them chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from urbanwm.errors import BundleInvalid, UrbanWMError
+from urbanwm.model.bundle import Bundle
+from urbanwm.pipeline.candidates import choose, losses
+from urbanwm.pipeline.data import NightData
+from urbanwm.pipeline.evaluation import CHALLENGER, CHAMPION
+from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
+from urbanwm.pipeline.outcome import Trained, TrainOutcome
+from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate
+from urbanwm.pipeline.progress import Progress
+from urbanwm.pipeline.spread import Spread
+from urbanwm.pipeline.train import finish_candidate, train_candidate
+from urbanwm.pipeline.train_job import TrainJob
+from urbanwm.registry import CHALLENGER as CHALLENGER_ALIAS
+from urbanwm.registry import DECISION_TAG, Registry
+from urbanwm.settings import Settings
+
+NOT_CHOSEN = "not chosen"
+
+
+@dataclass(frozen=True)
+class NightTraining:
+    """What the candidates of one night became.
+
+    Attributes:
+        outcomes: Registered candidates, in the order of the settings.
+        chosen: The one that meets the champion.
+        lost: Why a candidate was lost, by label.
+    """
+
+    outcomes: list[TrainOutcome]
+    chosen: TrainOutcome
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+def train_night(
+    settings: Settings,
+    registry: Registry,
+    data: NightData,
+    candidates: Sequence[Candidate],
+    *,
+    spread: Spread,
+    folder: Path,
+    parent_run_id: str | None,
+    tags: dict[str, str],
+    say: Progress,
+) -> NightTraining:
+    """Train all candidates, judge them with champion and baseline on the same origins, and choose one.
+
+    One that fails is reported and the others go on. What is done already, in whatever step an earlier process
+    was killed, is not done again.
+
+    Args:
+        settings: Where everything is.
+        registry: Where the candidates are registered.
+        data: The night's data.
+        candidates: What to train, at least one.
+        spread: Runs the trainings and the forecasts.
+        folder: Keeps forecasts and the champion's bundle until the night is over.
+        parent_run_id: The night's run.
+        tags: Noted on each candidate's run and version.
+        say: Told each step as it begins.
+
+    Raises:
+        UrbanWMError: No candidate is left: the first one's failure.
+    """
+    plans = [plan_candidate(candidate, data) for candidate in candidates]
+    jobs = [TrainJob.of(settings, plan, parent_run_id, tags) for plan in plans]
+    say(f"training {', '.join(candidate.label for candidate in candidates)} on {', '.join(data.records)}")
+    results = spread("train", train_candidate, jobs)
+    lost = losses(results, candidates)
+    fresh = [result for result in results if isinstance(result, Trained)]
+    tables, champion = _forecasts(settings, registry, data, fresh, folder, spread, say)
+    outcomes: list[TrainOutcome] = []
+    for job, plan, result in zip(jobs, plans, results, strict=True):
+        if isinstance(result, TrainOutcome):
+            outcomes.append(result)
+        elif isinstance(result, Trained):
+            of_candidate = _of_candidate(tables, plan, fresh)
+            outcomes.append(finish_candidate(job, plan, result, of_candidate, registry, champion))
+    if not outcomes:
+        raise next(result for result in results if isinstance(result, UrbanWMError))
+    chosen = choose(outcomes)
+    _mark(registry, outcomes, chosen)
+    return NightTraining(outcomes, chosen, lost)
+
+
+def _forecasts(
+    settings: Settings,
+    registry: Registry,
+    data: NightData,
+    fresh: Sequence[Trained],
+    folder: Path,
+    spread: Spread,
+    say: Progress,
+) -> tuple[dict[str, Any], str | None]:
+    """Forecast the held-out origins by the new candidates, the champion and the yardsticks."""
+    if not fresh:
+        return {}, None
+    models = {trained.key: str(trained.bundle) for trained in fresh} | {name: name for name in YARDSTICKS}
+    champion = registry.champion()
+    if champion is not None:
+        try:
+            bundle = registry.download(champion, folder / f"champion-{champion.version}")
+            Bundle.load(bundle)
+            models[CHAMPION] = str(bundle)
+        except BundleInvalid:
+            # The gate says so in its reasons, and takes the baseline as the rival.
+            champion = None
+    say("forecasting from held-out origins")
+    name = f"tables-{champion.version if champion else 'none'}"
+    tables = held_out_tables(settings, data.window(), models, folder / name, spread)
+    return tables, champion.version if champion else None
+
+
+def _of_candidate(tables: dict[str, Any], plan: Plan, fresh: Sequence[Trained]) -> dict[str, Any]:
+    """Return the tables that a candidate is scored with: its own, the champion's and the yardsticks'."""
+    others = {trained.key for trained in fresh}
+    shared = {name: table for name, table in tables.items() if name not in others}
+    return {CHALLENGER: tables[plan.key], **shared}
+
+
+def _mark(registry: Registry, outcomes: Sequence[TrainOutcome], chosen: TrainOutcome) -> None:
+    """Point the alias at the chosen candidate, and note on the others that they were not."""
+    undecided = {item.version for item in registry.list_versions() if not item.tags.get(DECISION_TAG)}
+    if chosen.version in undecided:
+        registry.set_alias(CHALLENGER_ALIAS, chosen.version)
+    for outcome in outcomes:
+        if outcome.version != chosen.version and outcome.version in undecided:
+            reason = {DECISION_TAG: NOT_CHOSEN, "chosen_instead": chosen.version}
+            registry.tag_version(outcome.version, reason)
+            registry.run_log(outcome.run_id).set_tags(reason)

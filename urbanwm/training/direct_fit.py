@@ -1,0 +1,342 @@
+"""Fitting the direct forecast: ridge regressions per local hour and lead, from sums of products.
+
+Windows are read once, in chunks, into one sum of products per part of the record, hour and lead. Everything
+after that (leaving parts out, choosing penalties, pooling cities) works on those sums, so memory does not
+grow with the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from urbanwm.features import CitySeries, FeatureSpec, Windows
+from urbanwm.features.calendar import HOURS_PER_DAY
+from urbanwm.features.direct import LEADS, LOG_ERROR_RANGE, POOLED, DirectColumns, DirectForecast
+from urbanwm.features.history import SMALLEST_ERROR
+
+FOLDS = 6
+PART_HOURS = 14 * HOURS_PER_DAY
+"""Consecutive fortnights belong to different folds: no window is judged on hours seen a moment before."""
+MAXIMUM_WINDOWS = 36_000
+"""Windows per city: four years of hours; a longer record is thinned."""
+ERROR_WINDOWS = 3_000
+"""Windows per city that the usual error is measured on."""
+WARM_UP_HOURS, WARM_UP_SHARE = 63 * HOURS_PER_DAY, 0.2
+"""The first weeks of a record, at most this share of it, are left out: their similar days are few and odd."""
+CHUNK = 512
+LEVELS = 9
+"""The first regressors are seasonal levels, whose plain mean the weights are pulled to."""
+PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 10.0)
+"""Candidates, per row, for levels, recent values, calendar and weather; the last switches a group off."""
+SMOOTHING_HOURS = (0.0, 1.0)
+"""Candidates for how far an hour of the day borrows from its neighbours at the same lead."""
+ROUNDS = 2
+CHOICE_LEADS = (0, 2, 5, 11, 17, 23, 29, 35, 41, 47)
+"""Leads (from 0) that the choice is made on."""
+CONSTANT_PENALTY = 1e-4
+ERROR_PENALTY = 1e-3
+ERROR_SMOOTHING = 2.0
+"""Hours and leads over which the usual error is smoothed."""
+
+Double = NDArray[np.float64]
+
+
+class _Sums(NamedTuple):
+    """Sums over windows per fold, hour and lead, `(FOLDS, 24, LEADS, …)`: x xᵀ, x r, r², and the count."""
+
+    gram: Double
+    moment: Double
+    square: Double
+    count: Double
+
+    def without(self, fold: int) -> _Sums:
+        """Return the sums over all folds but one, `(24, LEADS, …)`."""
+        return _Sums(*(part.sum(axis=0) - part[fold] for part in self))
+
+    def whole(self) -> _Sums:
+        """Return the sums over all folds."""
+        return _Sums(*(part.sum(axis=0) for part in self))
+
+    def smoothed(self, hours: float) -> _Sums:
+        """Return sums in which every hour of the day borrows from its neighbours."""
+        if hours == 0.0:
+            return self
+        return _Sums(*(gaussian_filter1d(part, hours, axis=1, mode="wrap") for part in self))
+
+
+class _Choice(NamedTuple):
+    """Penalties by group of regressors, and the smoothing."""
+
+    penalties: tuple[float, ...]
+    smoothing_hours: float
+
+
+START = _Choice((1e-2, 1e-2, 1e-2, 1e-1), 0.0)
+
+
+@dataclass(frozen=True)
+class DirectFit:
+    """What a fit gives.
+
+    Attributes:
+        direct: For forecasts: one row per city, and the pooled one.
+        by_fold: Per city, for training: row k was fitted without fold k.
+        errors: Left-out errors over their usual size, `(3, n)`, NaN = missing: where a head begins.
+    """
+
+    direct: DirectForecast
+    by_fold: dict[str, DirectForecast]
+    errors: Double
+
+
+def fold_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the fold of each window, by the fortnight of its origin."""
+    return origins // PART_HOURS % FOLDS
+
+
+def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit:
+    """Fit the regressions on every city's record.
+
+    Penalties are chosen per target on left-out folds, pooled over cities. A city's own weights are pulled to
+    the pooled ones, those to the plain mean of the seasonal levels. One city alone needs no second pull.
+
+    Args:
+        series: Training rows; `spec.direct` must not be set yet.
+        spec: What their columns mean.
+    """
+    columns, names = DirectColumns(spec), list(series)
+    groups, targets = columns.groups, len(spec.targets)
+    rows = np.zeros((1 + len(names), targets, HOURS_PER_DAY, LEADS, sum(groups)), np.float32)
+    folds = {name: np.zeros((FOLDS, *rows.shape[1:]), np.float32) for name in names}
+    for target in range(targets):
+        sums = {name: _sums(series[name], columns, target) for name in names}
+        pooled = _Sums(*(np.sum(parts, axis=0) for parts in zip(*sums.values(), strict=True)))
+        prior = np.zeros(sum(groups))
+        prior[:LEVELS] = 1.0 / LEVELS
+        choice = _choose(pooled, groups)
+        penalty = _penalty(choice, groups)
+        smooth = pooled.smoothed(choice.smoothing_hours)
+        whole = _solve(smooth.whole(), penalty)
+        left_out = [_solve(smooth.without(fold), penalty) for fold in range(FOLDS)]
+        rows[0, target] = prior + whole
+        for position, (name, own) in enumerate(sums.items()):
+            near = own.smoothed(choice.smoothing_hours)
+            alone = len(names) == 1
+            rows[1 + position, target] = prior + (
+                whole if alone else _solve(near.whole(), penalty, pull=whole)
+            )
+            for fold, pull in enumerate(left_out):
+                folds[name][fold, target] = prior + (
+                    pull if alone else _solve(near.without(fold), penalty, pull=pull)
+                )
+    return _with_errors(series, columns, rows, folds)
+
+
+def _chunks(series: CitySeries, most: int) -> Iterator[tuple[NDArray[np.int64], Windows]]:
+    """Cut windows without context over the whole record, thinned evenly to at most `most`."""
+    last = len(series) - LEADS
+    step = max(1, -(-last // most))
+    # A step prime to 24 visits every hour of the day.
+    while np.gcd(step, HOURS_PER_DAY) > 1:
+        step += 1
+    origins = np.arange(0, last + 1, step)
+    for first in range(0, len(origins), CHUNK):
+        part = origins[first : first + CHUNK]
+        yield part, series.windows(part, 0, LEADS)
+
+
+def _sums(series: CitySeries, columns: DirectColumns, target: int) -> _Sums:
+    """Add up one target's products over a record; hours around a clock change are left out."""
+    width = sum(columns.groups)
+    shape = (FOLDS, HOURS_PER_DAY, LEADS)
+    sums = _Sums(*(np.zeros((*shape, *more)) for more in ((width, width), (width,), (), ())))
+    for origins, windows in _chunks(series, MAXIMUM_WINDOWS):
+        regressors = columns.inputs(windows).regressors[:, :, target]
+        seen = _counted(series, origins, windows)[..., target]
+        residual = (windows.target[:, :, target] - regressors[..., :LEVELS].mean(axis=-1)) * seen
+        regressors = regressors * seen[..., None]
+        regular = windows.local_hour == (windows.local_hour[:, :1] + np.arange(LEADS)) % HOURS_PER_DAY
+        for fold, hour in {*zip(fold_of(origins).tolist(), windows.local_hour[:, 0].tolist(), strict=True)}:
+            pick = (fold_of(origins) == fold) & (windows.local_hour[:, 0] == hour) & regular.all(axis=1)
+            x, r = np.swapaxes(regressors[pick], 0, 1), np.swapaxes(residual[pick], 0, 1)
+            cell = (fold, (hour + np.arange(LEADS)) % HOURS_PER_DAY, np.arange(LEADS))
+            sums.gram[cell] += np.swapaxes(x, 1, 2) @ x
+            sums.moment[cell] += (np.swapaxes(x, 1, 2) @ r[..., None])[..., 0]
+            sums.square[cell] += (r * r).sum(axis=1)
+            sums.count[cell] += seen[pick].sum(axis=0)
+    return sums
+
+
+def _counted(series: CitySeries, origins: NDArray[np.int64], windows: Windows) -> NDArray[np.float32]:
+    """Return `(B, T, 3)` 1.0 for the hours to learn from: observed, of a target with some weeks of history."""
+    observed = series.target_mask > 0
+    first = np.where(observed.any(axis=0), observed.argmax(axis=0), len(series))
+    warm_up = int(min(WARM_UP_HOURS, WARM_UP_SHARE * len(series)))
+    warm = origins[:, None, None] >= first + warm_up
+    return np.asarray(windows.target_mask * warm, dtype=np.float32)
+
+
+def _choose(sums: _Sums, groups: tuple[int, int, int, int]) -> _Choice:
+    """Return the penalties and smoothing with the smallest squared error on left-out folds.
+
+    One setting is varied at a time, from a start that suits most records: enough, as the optimum is flat.
+    """
+    judged = _Sums(*(part[:, :, CHOICE_LEADS] for part in sums))
+    smoothed = {hours: judged.smoothed(hours) for hours in SMOOTHING_HOURS}
+
+    def error(choice: _Choice) -> float:
+        return _left_out_error(judged, smoothed[choice.smoothing_hours], _penalty(choice, groups))
+
+    best, least = START, error(START)
+    for _ in range(ROUNDS):
+        for setting in range(len(START.penalties) + 1):
+            for candidate in _alternatives(best, setting):
+                found = error(candidate)
+                if found < least:
+                    best, least = candidate, found
+    return best
+
+
+def _alternatives(choice: _Choice, setting: int) -> list[_Choice]:
+    """Return the choices that differ in one setting: a group's penalty, or, last, the smoothing."""
+    if setting == len(choice.penalties):
+        return [choice._replace(smoothing_hours=hours) for hours in SMOOTHING_HOURS]
+    changed = []
+    for penalty in PENALTIES:
+        penalties = list(choice.penalties)
+        penalties[setting] = penalty
+        changed.append(choice._replace(penalties=tuple(penalties)))
+    return [other for other in changed if other != choice]
+
+
+def _penalty(choice: _Choice, groups: tuple[int, int, int, int]) -> Double:
+    """Return the penalty of each regressor."""
+    predictions, calendar, state, constant = groups
+    sizes = (LEVELS, predictions - LEVELS, calendar, state, constant)
+    return np.repeat([*choice.penalties, CONSTANT_PENALTY], sizes)
+
+
+def _solve(sums: _Sums, penalty: Double, pull: Double | None = None) -> Double:
+    """Return ridge weights `(24, LEADS, P)`, pulled to `pull` (default 0) by `penalty` per row."""
+    target = np.zeros_like(sums.moment) if pull is None else pull
+    gram = sums.gram + np.maximum(sums.count, 1.0)[..., None, None] * np.diag(penalty)
+    moment = sums.moment - (sums.gram @ target[..., None])[..., 0]
+    solved: Double = target + np.linalg.solve(gram, moment[..., None])[..., 0]
+    return solved
+
+
+def _left_out_error(sums: _Sums, smooth: _Sums, penalty: Double) -> float:
+    """Return the sum of squared errors over all folds, each forecast by the others."""
+    total, whole = 0.0, smooth.whole()
+    for fold in range(FOLDS):
+        rest = _Sums(*(everything - part[fold] for everything, part in zip(whole, smooth, strict=True)))
+        weights = _solve(rest, penalty)
+        quadratic = (sums.gram[fold] @ weights[..., None])[..., 0] - 2.0 * sums.moment[fold]
+        total += float((sums.square[fold] + (weights * quadratic).sum(axis=-1)).sum())
+    return total
+
+
+class _Judged(NamedTuple):
+    """Left-out errors of one city, `(N, LEADS, 3)`, NaN = missing, what may explain their size, the hours."""
+
+    error: Double
+    inputs: NDArray[np.float32]
+    hour: NDArray[np.int64]
+
+    @property
+    def log_size(self) -> Double:
+        """Return the logarithm of the size of the errors."""
+        return np.asarray(np.log(np.abs(self.error) + SMALLEST_ERROR))
+
+
+def _with_errors(
+    series: Mapping[str, CitySeries],
+    columns: DirectColumns,
+    rows: NDArray[np.float32],
+    folds: Mapping[str, NDArray[np.float32]],
+) -> DirectFit:
+    """Fit the usual size of left-out errors, by hour and lead and by what changes it; join all parts."""
+    judged = {name: _judge(city, columns, folds[name]) for name, city in series.items()}
+    cells = {name: _by_cell(part) for name, part in judged.items()}
+    weights, centres = _explain(judged, cells)
+    shift = {name: (centre * weights).sum(axis=-1)[:, None, None] for name, centre in centres.items()}
+    own = np.stack([cells[name] - shift[name] for name in series])
+    log_error = np.concatenate([own.mean(axis=0, keepdims=True), own]).astype(np.float32)
+    direct = DirectForecast((POOLED, *series), rows, log_error, weights.astype(np.float32))
+    parts = tuple(str(fold) for fold in range(FOLDS))
+    by_fold = {
+        name: DirectForecast(
+            parts, folds[name], np.repeat(log_error[[direct.row(name)]], FOLDS, axis=0), direct.error_weights
+        )
+        for name in series
+    }
+    relative = [_relative(part, direct, name) for name, part in judged.items()]
+    return DirectFit(direct, by_fold, np.concatenate(relative, axis=1))
+
+
+def _judge(city: CitySeries, columns: DirectColumns, weights: NDArray[np.float32]) -> _Judged:
+    """Forecast a sample of windows, each with the weights fitted without its fold."""
+    errors, explaining, hours = [], [], []
+    for origins, windows in _chunks(city, ERROR_WINDOWS):
+        inputs = columns.inputs(windows)
+        cell = (fold_of(origins)[:, None], slice(None), inputs.hour, inputs.lead)
+        forecast = np.einsum("btsp,btsp->bts", inputs.regressors, weights[cell])
+        seen = _counted(city, origins, windows) > 0
+        errors.append(np.where(seen, windows.target - forecast, np.nan))
+        explaining.append(inputs.error_inputs(forecast))
+        hours.append(inputs.hour)
+    return _Judged(np.concatenate(errors), np.concatenate(explaining), np.concatenate(hours))
+
+
+def _by_cell(judged: _Judged) -> Double:
+    """Return the mean logarithm of the errors' size by hour and lead, smoothed, `(3, 24, LEADS)`."""
+    size, lead = judged.log_size, np.broadcast_to(np.arange(LEADS), judged.hour.shape)
+    cell = judged.hour * LEADS + lead
+    cells = np.zeros((size.shape[-1], HOURS_PER_DAY, LEADS))
+    for target in range(size.shape[-1]):
+        seen = np.isfinite(size[..., target])
+        bins = HOURS_PER_DAY * LEADS
+        total = np.bincount(cell[seen], size[..., target][seen], bins).reshape(HOURS_PER_DAY, LEADS)
+        count = np.bincount(cell[seen], minlength=bins).reshape(HOURS_PER_DAY, LEADS).astype(np.float64)
+        smooth = [
+            gaussian_filter1d(
+                gaussian_filter1d(part, ERROR_SMOOTHING, axis=0, mode="wrap"), ERROR_SMOOTHING, axis=1
+            )
+            for part in (total, count)
+        ]
+        cells[target] = smooth[0] / np.maximum(smooth[1], np.finfo(np.float64).tiny)
+    return cells
+
+
+def _explain(
+    judged: Mapping[str, _Judged], cells: Mapping[str, Double]
+) -> tuple[Double, dict[str, Double]]:
+    """Return weights `(3, E)` of what makes errors large, and each city's mean inputs `(3, E)`."""
+    width, targets = next(iter(judged.values())).inputs.shape[-1], len(next(iter(cells.values())))
+    weights, centres = np.zeros((targets, width)), {name: np.zeros((targets, width)) for name in judged}
+    for target in range(targets):
+        gram, moment, count = np.zeros((width, width)), np.zeros(width), 0
+        for name, part in judged.items():
+            usual = cells[name][target][part.hour, np.arange(LEADS)]
+            excess = part.log_size[..., target] - usual
+            seen = np.isfinite(excess)
+            x = part.inputs[..., target, :][seen].astype(np.float64)
+            centres[name][target] = x.mean(axis=0) if len(x) else 0.0
+            x -= centres[name][target]
+            gram, moment, count = gram + x.T @ x, moment + x.T @ excess[seen], count + len(x)
+        weights[target] = np.linalg.solve(gram + ERROR_PENALTY * max(count, 1) * np.eye(width), moment)
+    return weights, centres
+
+
+def _relative(judged: _Judged, direct: DirectForecast, name: str) -> Double:
+    """Return the errors over their usual size, `(3, n)`."""
+    cell = direct.log_error[direct.row(name)][:, judged.hour, np.arange(LEADS)]
+    explained = np.einsum("btse,se->bts", judged.inputs, direct.error_weights)
+    usual = np.clip(np.moveaxis(cell, 0, -1) + explained, *LOG_ERROR_RANGE)
+    return np.asarray((judged.error / np.exp(usual)).reshape(-1, judged.error.shape[-1]).T)

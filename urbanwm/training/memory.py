@@ -1,0 +1,25 @@
+"""Memory that a training step frees stays with the process: the next step needs it again."""
+
+from __future__ import annotations
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt` (malloc.h)."""
+KEPT_BYTES = 2**29
+"""Free memory that is not handed back; a step of the default experiment frees about a tenth of it."""
+
+
+def keep_freed_memory() -> bool:
+    """Make glibc reuse freed buffers; return False where the C library is another one.
+
+    By default it returns large buffers to the kernel, which clears every page before the next step gets it
+    back: page faults were 8 % of a training step. It takes no more memory than a step needs at its peak.
+    """
+    try:
+        library = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return False
+    return all(
+        library.mallopt(name, KEPT_BYTES) == 1 for name in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)
+    )
