@@ -55,7 +55,7 @@ format: setup  ## rewrite to the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure training, imagination and the lake on this machine
+bench: setup  ## measure everything that is promised about speed and memory (15 minutes on an idle machine)
 	$(BIN)/python -m benchmarks
 
 lock: setup  ## rewrite requirements.lock from the present environment

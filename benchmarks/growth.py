@@ -3,7 +3,7 @@
     python -m benchmarks.growth [--rounds 5]
 
 Batch and horizon: `Bundle.imagine` of the reference shape. Samples: one whole `simulate` of 48 h, default
-experiment (untrained), a year of one city. Cities: reading them into training series, and one training step of
+experiment (untrained), a year of one city. Cities: reading them into training series, and a training step of
 the default experiment, drawn from all of them.
 """
 

@@ -1,4 +1,4 @@
-"""Memory: training the default experiment on 100 cities × 1 year, and one worker of the service after answering.
+"""Memory: training the default experiment on 100 cities × 1 year, and a service worker that has answered.
 
     python -m benchmarks.memory [--cities 100] [--skip-service]
 

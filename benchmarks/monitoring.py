@@ -32,6 +32,8 @@ NIGHT_HOUR = 4
 WARM_UP_DAYS = 84
 EPISODE_GAP_DAYS = 7
 INJECTIONS = 60
+COVERED_HOURS, COVERED_SHARE = 72, 0.9
+"""Faults are injected where the record is there: nothing can be wrong with hours that are missing."""
 CITIES = {
     "madrid": CityCalendar("Europe/Madrid", "ES", "MD"),
     "madrid_long": CityCalendar("Europe/Madrid", "ES", "MD"),
@@ -55,6 +57,7 @@ class Row:
     city: str
     signal: str
     quarters: float
+    drift_quarters: float
     drift_alarms: int
     unit_alarms: int
     frozen_alarms: int
@@ -89,10 +92,14 @@ def episodes(alarms: np.ndarray) -> int:
     return 0 if len(nights) == 0 else 1 + int((np.diff(nights) > EPISODE_GAP_DAYS).sum())
 
 
+def drift_scores(series: pd.Series, signal: str, calendar: CityCalendar, first: int = 0) -> np.ndarray:
+    """Return per local day the score that the night after it would have given; NaN: too short a record."""
+    return window_scores(window_deviations(series, signal, calendar, len(series)), first)
+
+
 def drifting(series: pd.Series, signal: str, calendar: CityCalendar, first: int = 0) -> np.ndarray:
     """Return per local day whether the night after it would have named a drift."""
-    scores = window_scores(window_deviations(series, signal, calendar), first)
-    return np.abs(np.nan_to_num(scores)) > LIMIT
+    return np.abs(np.nan_to_num(drift_scores(series, signal, calendar, first))) > LIMIT
 
 
 def nights_of(series: pd.Series) -> list[int]:
@@ -121,7 +128,9 @@ def share_caught(
 ) -> float:
     """Inject a fault into the day before each of some random nights; return the share named that night."""
     hits = []
-    for night in rng.choice(nights_of(series), INJECTIONS):
+    covered = series.notna().rolling(COVERED_HOURS).mean().to_numpy()
+    fit = [night for night in nights_of(series) if covered[night - 1] > COVERED_SHARE]
+    for night in rng.choice(fit, INJECTIONS):
         hours = int(rng.integers(24, 29)) if kind == "frozen" else int(rng.integers(7, 29))
         if np.isnan(series.iloc[night - hours - 1]):
             continue
@@ -135,7 +144,9 @@ def share_of_shifts(
 ) -> float:
     """Raise the level for good on random days; return the share named within two weeks."""
     hits = []
-    for start in rng.choice(nights_of(series)[40:-DRIFT_NIGHTS], INJECTIONS):
+    scores = drift_scores(series, signal, calendar)
+    fit = [night for night in nights_of(series)[:-DRIFT_NIGHTS] if np.isfinite(scores[night // 24 - 1])]
+    for start in rng.choice(fit, INJECTIONS):
         known = faulty(series.iloc[: start + DRIFT_NIGHTS * 24], signal, int(start), "x1.3")
         first = len(known) // 24 - DRIFT_NIGHTS
         hits.append(drifting(known, signal, calendar, first).any())
@@ -150,6 +161,7 @@ def measure(city: str, signal: str, series: pd.Series, calendar: CityCalendar) -
         city,
         signal,
         len(nights) / DAYS_PER_QUARTER,
+        float(np.isfinite(drift_scores(series, signal, calendar)).sum()) / DAYS_PER_QUARTER,
         episodes(drifting(series, signal, calendar)),
         episodes(np.array([level_jump(known, signal, calendar) is not None for known in checked])),
         episodes(np.array([is_frozen(known, signal) for known in checked])),
@@ -165,14 +177,17 @@ def text(rows: list[Row]) -> str:
     """Lay the rows out as a Markdown table."""
     kinds = list(rows[0].caught)
     lines = [
-        "| city | signal | quarters | drift | unit | frozen | " + " | ".join(f"{k} caught" for k in kinds),
+        "| city | signal | quarters | drift | unit | frozen | "
+        + " | ".join(f"{k} caught" for k in kinds)
+        + " |",
         "|---|---|---|---|---|---|" + "---|" * len(kinds),
     ]
     for row in rows:
         shares = " | ".join(f"{row.caught[kind]:.0%}" for kind in kinds)
         lines.append(
-            f"| {row.city} | {row.signal} | {row.quarters:.1f} | {row.drift_alarms} | {row.unit_alarms} | "
-            f"{row.frozen_alarms} | {shares} |"
+            f"| {row.city} | {row.signal} | {row.quarters:.1f} | "
+            f"{row.drift_alarms} in {row.drift_quarters:.1f} | {row.unit_alarms} | {row.frozen_alarms} | "
+            f"{shares} |"
         )
     return "\n".join(lines)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Self
 
 import urbanwm
+from serving.alarms import Alarms
 from serving.catalogue import describe_city, publish_ages
 from serving.champion import ChampionHolder, Standing
 from serving.comparison import View, compare
@@ -29,6 +31,7 @@ from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX
 from urbanwm.lake import Lake
+from urbanwm.last_night import LastNight, read_last_night
 from urbanwm.planner import PlanRequest, go_on, optimise
 from urbanwm.registry import ChampionCache, DirectRegistry, Registry
 from urbanwm.response import to_response
@@ -55,15 +58,21 @@ class Answers:
     """Holds cities, data and the model in service; one per process, safe to use from several threads."""
 
     def __init__(
-        self, cities: Mapping[str, City], histories: Histories, holder: ChampionHolder, clock: Clock = utc_now
+        self,
+        cities: Mapping[str, City],
+        histories: Histories,
+        holder: ChampionHolder,
+        clock: Clock = utc_now,
+        read_night: Callable[[], LastNight | None] = lambda: None,
     ) -> None:
-        """Take the parts; `holder` has been started."""
+        """Take the parts; `holder` has been started, `read_night` reads the record of the last night."""
         self._cities = cities
         self._histories = histories
         self._holder = holder
         self._clock = clock
         self._baseline = BaselineForecaster()
         self._memory = ForecastMemory()
+        self._alarms = Alarms(read_night, clock)
         self._watch = Watch("urbanwm-lake", LOOK_SECONDS, self.look)
 
     @classmethod
@@ -79,7 +88,7 @@ class Answers:
         examiner = Examiner(cities, histories, stamps=Stamps(settings.cache_dir))
         holder = ChampionHolder(cache, settings.poll_seconds, examine=examiner)
         holder.start()
-        answers = cls(cities, histories, holder)
+        answers = cls(cities, histories, holder, read_night=partial(read_last_night, settings))
         answers.start()
         return answers
 
@@ -93,11 +102,14 @@ class Answers:
         self._holder.stop()
 
     def look(self) -> None:
-        """Take up new data, and publish how old each feed is."""
+        """Take up new data, publish how old each feed is, and notice what is overdue."""
         self._histories.refresh(self._cities.values())
+        ages = {}
         for city in self._cities.values():
             snapshot = self._histories.snapshot(city)
-            publish_ages(city, snapshot, self._histories.now(city, snapshot))
+            if snapshot.data_end is not None:
+                ages[city.name] = publish_ages(city, snapshot, self._histories.now(city, snapshot))
+        self._alarms.look(ages)
 
     @property
     def ready(self) -> bool:
@@ -198,6 +210,7 @@ class Answers:
             "degraded": degraded,
             "reasons": list(standing.reasons),
             "cities": self.city_names(),
+            **self._alarms.describe(),
         }
 
     def model(self) -> Document:

@@ -44,11 +44,13 @@ def describe_city(city: City, snapshot: Snapshot, now: datetime) -> dict[str, An
     }
 
 
-def publish_ages(city: City, snapshot: Snapshot, now: datetime) -> None:
-    """Publish the age of a city's feeds as metrics; a signal without any value has none."""
-    for signal, age in ages_hours(snapshot.frame, now, list(city.signals)).items():
+def publish_ages(city: City, snapshot: Snapshot, now: datetime) -> dict[str, float]:
+    """Publish the age of a city's feeds as metrics, and return them; a signal without any value has none."""
+    ages = ages_hours(snapshot.frame, now, list(city.signals))
+    for signal, age in ages.items():
         if math.isfinite(age):
             DATA_AGE_HOURS.labels(city.name, signal).set(age)
+    return ages
 
 
 def _status(age_hours: float) -> str:

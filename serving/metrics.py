@@ -29,6 +29,11 @@ DATA_AGE_HOURS = Gauge(
     ["city", "signal"],
     multiprocess_mode="mostrecent",
 )
+LAST_NIGHT = Gauge(
+    "urbanwm_last_successful_night_timestamp_seconds",
+    "When a nightly run last ended without an error, seconds since 1970; 0 while none is known",
+    multiprocess_mode="mostrecent",
+)
 SWAPS = Counter("urbanwm_champion_swaps_total", "Champions taken into service by this process")
 BUNDLES_REFUSED = Counter(
     "urbanwm_champion_refusals_total", "Bundles that could not be loaded or failed their smoke test"

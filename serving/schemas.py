@@ -140,7 +140,14 @@ def response_schemas() -> Schema:
                 "candidates_tested": {"type": "integer"},
             }
         ),
-        "Health": object_of({"status": {"enum": ["ok", "degraded"]}, "service": {"type": "string"}}),
+        "Health": object_of(
+            {
+                "status": {"enum": ["ok", "degraded"]},
+                "service": {"type": "string"},
+                "alarms": array({"type": "string"}),
+                "data_age_hours": {"type": "object"},
+            }
+        ),
         "Cities": object_of({"cities": array({"type": "object"})}),
         "Model": object_of(
             {"served_by": {"enum": ["world_model", "baseline"]}, "model_version": text("version", null=True)}

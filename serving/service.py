@@ -5,6 +5,7 @@ from __future__ import annotations
 import bentoml
 
 from serving.api import Api, create_app
+from serving.connections import install
 from serving.logs import configure_request_log
 from serving.security import Guard
 from serving.tracing import tracing_options
@@ -16,6 +17,7 @@ SHUTDOWN_MARGIN_SECONDS = 20.0
 settings = load_settings()
 apply_environment(settings)
 configure_request_log(settings.log_level)
+install()
 api = Api(settings)
 
 
@@ -25,6 +27,8 @@ api = Api(settings)
     traffic={"timeout": settings.request_timeout_seconds + SHUTDOWN_MARGIN_SECONDS},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
+    # glibc would give each thread a heap of its own, 30 MiB in all, and hand none of it back.
+    envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}],
     tracing=tracing_options(child_environment()),
 )
 @bentoml.asgi_app(create_app(api), path="/")

@@ -287,10 +287,16 @@ def send(case: Case, host: str, port: int) -> list[Heard]:
             connection.sendall(case.raw)
         if case.hangs_up:
             connection.shutdown(socket.SHUT_WR)
-        with suppress(ConnectionResetError):
+        try:
             while piece := connection.recv(65_536):
                 received += piece
                 assert time.monotonic() < until, f"no end: {case.name} {case.raw[:300]!r}"
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            raise AssertionError(
+                f"no answer, or no end of it: {case.name} {case.raw[:600]!r} {bytes(received[:300])!r}"
+            ) from None
     head_only = case.raw.startswith(b"HEAD ")
     return list(_answers(bytes(received), head_only=head_only))
 

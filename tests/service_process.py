@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,6 +75,7 @@ def untrained_bundle(home: Path, number: int) -> Path:
     """Export an untrained world model of `demo`; the number is its seed."""
     import torch
 
+    from tests.small_world import random_direct
     from urbanwm.assumptions import load_assumptions
     from urbanwm.cities import load_city
     from urbanwm.features import build_spec
@@ -87,6 +88,7 @@ def untrained_bundle(home: Path, number: int) -> Path:
     settings = load_settings(home=home, cities_dir=home / "cities")
     frames = {"demo": Lake(settings.lake_uri).read("demo")}
     spec = build_spec("urban", frames, {"demo": load_city("demo", settings)}, None, 72, 48)
+    spec = replace(spec, direct=random_direct(spec, number))
     experiment = load_experiment("urban")
     torch.manual_seed(number)
     model = UrbanWorldModel(experiment.model, ModelDims.of(spec))

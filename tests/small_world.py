@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 
 from urbanwm.cities import City
 from urbanwm.features import CitySeries, FeatureSpec, build_series, build_spec
+from urbanwm.features.direct import DirectColumns, DirectForecast
 from urbanwm.model.config import ExperimentConfig, ModelDims, load_experiment
+from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import UrbanWorldModel
 
 SMALL_TRAINING = {
@@ -27,7 +30,7 @@ SMALL_TRAINING = {
     "training.threads": 1,
     "training.device": "cpu",
 }
-SMALL_MODEL = {"model.hidden_dim": 16, "model.latent_dim": 8}
+SMALL_MODEL = {"model.hidden_dim": 16, "model.latent_dim": 8, "model.latent_groups": 2}
 
 
 def small_city() -> City:
@@ -61,7 +64,7 @@ def small_frame(days: int = 60, seed: int = 0) -> pd.DataFrame:
 
 
 def small_experiment(kind: str = "urban", **overrides: object) -> ExperimentConfig:
-    name = "urban" if kind == "urban" else "base"
+    name = "base" if kind == "reference" else kind
     changed = {key.replace("__", "."): value for key, value in overrides.items()}
     return load_experiment(name, {**SMALL_TRAINING, **SMALL_MODEL, **changed})
 
@@ -87,8 +90,25 @@ def random_model(experiment: ExperimentConfig, spec: FeatureSpec, seed: int = 0)
         model = UrbanWorldModel(experiment.model, ModelDims.of(spec))
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
+                if parameter.requires_grad:
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+        if isinstance(model.predictor, QuantilePredictor):
+            model.predictor.keep([0.5, 1.0, 0.8])
     return model.eval()
+
+
+def random_direct(spec: FeatureSpec, seed: int = 0) -> DirectForecast:
+    """Return a direct forecast near the mean of the seasonal levels, randomly disturbed."""
+    random, columns = np.random.default_rng(seed), DirectColumns(spec)
+    cells = (2, 3, 24, spec.horizon_hours)
+    weights = 0.01 * random.standard_normal((*cells, sum(columns.groups)))
+    weights[..., :9] += 1.0 / 9.0
+    return DirectForecast(
+        ("", *spec.cities),
+        weights.astype(np.float32),
+        np.full(cells, -1.0, np.float32),
+        0.01 * random.standard_normal((3, columns.error_inputs)).astype(np.float32),
+    )
 
 
 def bundle_folder(folder: Path, kind: str = "urban", seed: int = 0) -> Path:
@@ -97,5 +117,7 @@ def bundle_folder(folder: Path, kind: str = "urban", seed: int = 0) -> Path:
 
     experiment = small_experiment(kind)
     spec, _ = small_series(experiment)
+    if kind != "reference":
+        spec = replace(spec, direct=random_direct(spec, seed))
     model = random_model(experiment, spec, seed)
     return export_bundle(model, experiment, spec, {}, {"name": "none"}, {"run_id": "test"}, folder / "bundle")

@@ -44,11 +44,12 @@ WINDOWS_PER_BATCH = 32
 
 
 class _Imagined(NamedTuple):
-    """Normalised quantiles `(B, H, 3, 7)` and the first trajectory's states, `(B, H + 1, ·)`."""
+    """Normalised quantiles `(B, H, 3, 7)`, the first trajectory's states `(B, H + 1, ·)`, usual `(B, H)`."""
 
     quantiles: Float
     h: NDArray[np.float32]
     z: NDArray[np.float32]
+    usual: NDArray[np.float32]
 
 
 class WorldModelForecaster:
@@ -100,7 +101,10 @@ class WorldModelForecaster:
         )
         stop = gap + horizon_hours
         spec = nowcast.spec
-        members = self._members(nowcast.quantiles[:, gap:stop], spec, city.name, samples, seed)[0]
+        ahead = slice(gap, stop)
+        members = self._members(
+            nowcast.quantiles[:, ahead], nowcast.usual[:, ahead], spec, city.name, samples, seed
+        )[0]
         reasons += freshness_reasons(ages, past.late_inputs)
         members, notes = _without_absent(members, absent, initial_state, city, origin)
         _require_finite(members, absent)
@@ -150,7 +154,8 @@ class WorldModelForecaster:
         total = min(hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
         windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
         imagined = self._imagine(windows, seed)
-        return Nowcast(widen_silent(imagined.quantiles, silence), imagined.h, imagined.z, spec)
+        quantiles = widen_silent(imagined.quantiles, silence)
+        return Nowcast(quantiles, imagined.h, imagined.z, spec, imagined.usual)
 
     def forecast_batch(
         self,
@@ -162,8 +167,8 @@ class WorldModelForecaster:
         seed: int,
     ) -> Float:
         """Return members `(origins, samples, horizon_hours, 3)`; each origin sees only hours before it."""
-        quantiles, spec = self._batch(frame, city, origins, horizon_hours, seed)
-        members = self._members(quantiles, spec, city.name, samples, seed)
+        quantiles, usual, spec = self._batch(frame, city, origins, horizon_hours, seed)
+        members = self._members(quantiles, usual, spec, city.name, samples, seed)
         absent = [i for i, name in enumerate(TARGETS) if name not in frame or not frame[name].notna().any()]
         members[..., absent] = np.nan
         return members
@@ -175,8 +180,8 @@ class WorldModelForecaster:
         origins: Sequence[datetime],
         horizon_hours: int,
         seed: int,
-    ) -> tuple[Float, FeatureSpec]:
-        """Roll out many origins over one series, some at a time."""
+    ) -> tuple[Float, NDArray[np.float32], FeatureSpec]:
+        """Roll out many origins over one series, some at a time; return quantiles, usual levels, spec."""
         first, last = min(origins), max(origins)
         past = frame[frame.index >= first - timedelta(hours=HISTORY_HOURS)]
         spec = self.bundle.spec
@@ -187,12 +192,11 @@ class WorldModelForecaster:
         series = build_series(past, city.name, spec, start=begin, end=last + timedelta(hours=horizon_hours))
         positions = np.array([series.position(origin) for origin in origins], dtype=np.int64)
         parts = [
-            self._imagine(
-                series.windows(positions[i : i + WINDOWS_PER_BATCH], context, horizon_hours), seed
-            ).quantiles
+            self._imagine(series.windows(positions[i : i + WINDOWS_PER_BATCH], context, horizon_hours), seed)
             for i in range(0, len(positions), WINDOWS_PER_BATCH)
         ]
-        return np.concatenate(parts), spec
+        quantiles = np.concatenate([part.quantiles for part in parts])
+        return quantiles, np.concatenate([part.usual for part in parts]), spec
 
     def _imagine(self, windows: Windows, seed: int) -> _Imagined:
         """Filter and roll out every window; return calibrated quantiles and the first trajectory's states."""
@@ -214,15 +218,23 @@ class WorldModelForecaster:
         output = rollout.output.astype(np.float64).reshape(batch, trajectories, *rollout.output.shape[1:])
         quantiles = apply_calibration(_quantiles(output), self.bundle.calibration)
         first = slice(None, None, trajectories)
-        states = (
+        h_path, z_path = (
             np.concatenate([a[first, None], b[first]], axis=1) for a, b in ((h, rollout.h), (z, rollout.z))
         )
-        return _Imagined(quantiles, *states)
+        return _Imagined(quantiles, h_path, z_path, windows.usual[:, ahead])
 
-    def _members(self, quantiles: Float, spec: FeatureSpec, city: str, samples: int, seed: int) -> Float:
+    def _members(
+        self,
+        quantiles: Float,
+        usual: NDArray[np.float32],
+        spec: FeatureSpec,
+        city: str,
+        samples: int,
+        seed: int,
+    ) -> Float:
         """Return members `(B, samples, H, 3)` in physical units from normalised quantiles `(B, H, 3, 7)`."""
         grid = quantile_function(quantiles, QUANTILE_LEVELS, member_levels(samples))
-        physical = clip_to_vocabulary(spec.denormalise(city, grid))
+        physical = clip_to_vocabulary(spec.denormalise(city, grid, usual))
         fitted = self.bundle.calibration.get("ar1", {})
         # 0 stands for "too few hours to fit one".
         correlation = [fitted.get(name) or RANK_CORRELATION for name in TARGETS]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.scenario import InitialState
 from urbanwm.contracts.signals import TARGETS
+from urbanwm.features.usual import VOLUME
 
 LATE_HOURS = 3
 """A feed this late is named: the usual hourly service publishes within two hours."""
@@ -40,6 +41,8 @@ def known_before(
         last = pd.Timestamp(origin) - pd.Timedelta(hours=1)
         known = known.reindex(known.index.union([last]))
         known.loc[last, list(TARGETS)] = [getattr(initial_state, name) for name in TARGETS]
+        if VOLUME in known:
+            known.loc[last, VOLUME] = np.nan
     return known
 
 

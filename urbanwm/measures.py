@@ -2,9 +2,10 @@
 
 A city file may mark measures and their dates. Each is estimated as an interrupted series: the log of a
 signal's daily mean is regressed on the calendar, the season and the weather, which is the counterfactual, and
-on the share of the day in which the measure was in force (Bernal, Cummins, Gasparrini 2017, Int. J. Epidemiol.
-46, 348-355). The interval comes from resampled blocks of residual days. No estimate replaces an assumption:
-one city, one date and no control group identify little, and every estimate names its possible confounders.
+on the share of the day in which the measure was in force (Bernal, Cummins, Gasparrini 2017, Int. J.
+Epidemiol. 46, 348-355). The interval is the wider of two: resampled blocks of residual days, and measures
+that never were, at earlier dates. No estimate replaces an assumption: one city, one date and no control group
+identify little, and every estimate names its possible confounders.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from threading import Lock
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from urbanwm.assumptions import Assumptions
 from urbanwm.cities import City, Measure
+from urbanwm.evaluation.comparison import student_widening
 from urbanwm.features.calendar import DAYS_PER_YEAR, HOURS_PER_DAY, REST_DAY, SPECIAL_DAY, SUNDAY, local_days
 from urbanwm.features.spec import calendar_of
 
@@ -36,9 +39,14 @@ WEATHER_PRESENT_MIN: Final = 0.9
 BLOCK_DAYS: Final = 14
 DRAWS: Final = 1000
 INTERVAL_90: Final = (0.05, 0.95)
+CONFIDENCE: Final = INTERVAL_90[1] - INTERVAL_90[0]
+PLACEBO_STEP_DAYS: Final = 7
+PLACEBOS_MIN: Final = 3
+"""Stretches without a measure that must fit in side by side, if need be shortened."""
 HEATING_BELOW_C: Final = 15.0
 COOLING_ABOVE_C: Final = 21.0
 KEPT_RECORDS: Final = 32
+WEATHER: Final = ("wind_speed_ms", "temperature_c", "precipitation_mm", "pressure_hpa")
 ALWAYS_CONFOUNDED: Final = (
     "anything else that changed for good at about the same time",
     "slow trends: no control city is compared with",
@@ -103,20 +111,16 @@ _lock = Lock()
 
 def _remembered(city: City, measure: Measure, signal: str, frame: pd.DataFrame) -> dict[str, Any]:
     """Return the estimate of a record, worked out once: it takes far longer than a what-if may."""
-    content = float(np.nansum(frame[signal].to_numpy(dtype=np.float64)))
-    key = (
-        city.model_dump_json(include={"timezone", "holidays"}),
-        measure,
-        signal,
-        frame.index[0],
-        len(frame),
-    )
+    used = [name for name in (signal, *WEATHER) if name in frame]
+    content = tuple((name, float(np.nansum(frame[name].to_numpy(dtype=np.float64)))) for name in used)
+    place = city.model_dump_json(include={"timezone", "holidays"})
+    key = (place, measure, frame.index[0], frame.index[-1], len(frame), content)
     with _lock:
-        found = _memory.get((*key, content))
+        found = _memory.get(key)
     if found is None:
         found = _estimate(city, measure, signal, frame)
         with _lock:
-            _memory[(*key, content)] = found
+            _memory[key] = found
             while len(_memory) > KEPT_RECORDS:
                 _memory.popitem(last=False)
     return found
@@ -140,15 +144,18 @@ def _estimate(city: City, measure: Measure, signal: str, frame: pd.DataFrame) ->
     if before < DAYS_BEFORE_MIN or after < DAYS_IN_FORCE_MIN:
         return found | {"estimated": None}
     design = np.column_stack([step[usable], days.design[usable]])
-    weights = np.linalg.pinv(design)
     target = np.log(values[usable])
+    weights = np.linalg.pinv(design)
     coefficients = weights @ target
     residuals = target - design @ coefficients
     freedom = np.sqrt(len(target) / max(len(target) - design.shape[1], 1))
-    shifts = freedom * _block_sums(weights[0], residuals)
-    low, high = coefficients[0] + np.quantile(shifts, INTERVAL_90)
-    change = {"mean": coefficients[0], "q05": low, "q95": high}
-    return found | {"estimated": {name: float(np.expm1(value)) for name, value in change.items()}}
+    low, high = np.quantile(freedom * _block_sums(weights[0], residuals), INTERVAL_90)
+    earlier = step[usable] == 0.0
+    half = _placebo_half_width(days.design[usable][earlier], target[earlier], after)
+    change = {"mean": 0.0, "q05": min(float(low), -half), "q95": max(float(high), half)}
+    return found | {
+        "estimated": {name: float(np.expm1(coefficients[0] + shift)) for name, shift in change.items()}
+    }
 
 
 def _days(city: City, frame: pd.DataFrame, index: pd.DatetimeIndex, measure: Measure) -> _Days:
@@ -168,7 +175,7 @@ def _days(city: City, frame: pd.DataFrame, index: pd.DatetimeIndex, measure: Mea
         angle = 2.0 * np.pi * np.arange(number) / DAYS_PER_YEAR
         columns += [np.sin(angle), np.cos(angle)]
         adjusted.append("season")
-    for name in ("wind_speed_ms", "temperature_c", "precipitation_mm", "pressure_hpa"):
+    for name in WEATHER:
         hourly = frame[name].to_numpy(dtype=np.float64) if name in frame else np.full(len(frame), np.nan)
         daily = _daily(layout, hourly)
         if np.isfinite(daily).mean() < WEATHER_PRESENT_MIN:
@@ -191,6 +198,28 @@ def _daily(days: _Days, hourly: Float) -> Float:
     total = np.bincount(days.day, np.where(present, hourly, 0.0), days.number)
     enough = count >= min(HOURS_PRESENT_MIN, HOURS_PER_DAY)
     return np.divide(total, count, out=np.full(days.number, np.nan), where=enough)
+
+
+def _placebo_half_width(design: Float, target: Float, days_in_force: int) -> float:
+    """Return the half-width of the interval that measures which never were would have needed.
+
+    Every stretch before the measure that is as long as it was in force is estimated like it: their spread
+    holds what the residuals of single days do not, levels that change for good and seasons not fully adjusted
+    for (placebo dates: Abadie, Diamond, Hainmueller 2010, J. Am. Stat. Assoc. 105, 493-505).
+    """
+    number = len(target)
+    length = min(days_in_force, number // PLACEBOS_MIN)
+    starts = np.arange(0, number - length + 1, PLACEBO_STEP_DAYS)
+    steps = ((np.arange(number)[:, None] >= starts) & (np.arange(number)[:, None] < starts + length)).astype(
+        float
+    )
+    basis, _ = np.linalg.qr(design)
+    # What the other columns leave of the steps and of the target (Frisch, Waugh, Lovell).
+    left = steps - basis @ (basis.T @ steps)
+    size = (left**2).sum(axis=0)
+    effects = (left.T @ target)[size > 1.0] / size[size > 1.0]
+    spread = float(np.sqrt((effects**2).mean())) if len(effects) else 0.0
+    return NormalDist().inv_cdf(INTERVAL_90[1]) * student_widening(number / length, CONFIDENCE) * spread
 
 
 def _block_sums(weights: Float, residuals: Float) -> Float:

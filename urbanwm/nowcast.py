@@ -75,12 +75,14 @@ class Nowcast(NamedTuple):
         h: `(1, T + 1, ·)` deterministic states of the first trajectory.
         z: `(1, T + 1, ·)` stochastic states.
         spec: Scales to denormalise with.
+        usual: `(1, T)` what a traffic level is divided by to give an index.
     """
 
     quantiles: NDArray[np.float64]
     h: NDArray[np.float32]
     z: NDArray[np.float32]
     spec: FeatureSpec
+    usual: NDArray[np.float32]
 
 
 class Past(NamedTuple):

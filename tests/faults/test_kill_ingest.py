@@ -1,4 +1,4 @@
-"""kill -9 at random moments of an ingest: nothing acknowledged is lost, and a re-run completes it."""
+"""kill -9 at random moments of ingest and upkeep: nothing acknowledged is lost, and a re-run completes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from urbanwm.ingest.raw_archive import RawArchive
-from urbanwm.lake import Lake
+from urbanwm.lake import Forecasts, Lake
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOURS = 24 * 200
@@ -27,17 +27,21 @@ WORKER = textwrap.dedent(
 
     import urbanwm.ingest.plan
     from tests.fake_source import Config, FakeSource, city
-    from urbanwm.ingest import ingest_city
-    from urbanwm.lake import Lake
+    from urbanwm.ingest import ingest_city, maintain_lake
+    from urbanwm.lake import Lake, upkeep
     from urbanwm.settings import load_settings
 
+    # Upkeep after every month, and without the day's grace: files are replaced and deleted all the time.
+    upkeep.CRUMBS_PER_PARTITION = upkeep.REPLACED_FILES_WORTH_A_VACUUM = 1
+    upkeep.KeptTable.vacuum.__defaults__ = (0,)
     home, hours = Path(sys.argv[1]), int(sys.argv[2])
     start = datetime(2025, 1, 1, tzinfo=UTC)
     source = FakeSource()
     for station, level in (("1", 10.5), ("2", 30.5)):
         source.values[station] = lambda ctx, level=level: {
-            start + timedelta(hours=i): level + i % 13 for i in range(hours)
+            start + timedelta(hours=i): level + i % 13 for i in range(hours + 3)
         }
+    source.keeps_forecasts = True
     urbanwm.ingest.plan.source_module = lambda name: source
     place = city({name: [Config(source="fake", station=s)] for name, s in (("pm25", "1"), ("no2", "2"))})
     settings = load_settings(home=home)
@@ -46,6 +50,7 @@ WORKER = textwrap.dedent(
     def acknowledge(what, done, total):
         # Written after the commit: these hours were promised to the caller.
         print("ACK", what.split()[0], len(lake.read("x")[what.split()[0]].dropna()), flush=True)
+        maintain_lake(settings, {1})
 
     print("READY", flush=True)
     now = start + timedelta(hours=hours)
@@ -98,6 +103,10 @@ def kill_repeatedly(home: Path, times: int, seed: int) -> None:
     assert frame.index.equals(expected.as_unit("us"))
     np.testing.assert_array_equal(frame["pm25"], 10.5 + np.arange(HOURS) % 13)
     np.testing.assert_array_equal(frame["no2"], 30.5 + np.arange(HOURS) % 13)
+    last = frame.index[-1]
+    ahead = Forecasts(home / "lake" / "forecasts").read_known_ahead("x", last + pd.Timedelta(hours=1), 3)
+    assert ahead["pm25"].dropna().tolist() == [10.5 + (HOURS + step) % 13 for step in (1, 2)]
+    assert len(Lake(home / "lake" / "observations").read("x", version=1)) > 0
 
 
 @pytest.mark.slow

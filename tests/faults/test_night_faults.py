@@ -47,8 +47,19 @@ def _night_that_dies(folder, module_name, function):
 @pytest.mark.parametrize(
     ("module_name", "function", "run_states"),
     [
-        pytest.param("urbanwm.model.export", "export_bundle", ["FINISHED", "KILLED"], id="after training"),
-        pytest.param("urbanwm.pipeline.night", "run_promote", ["FINISHED"], id="before the gate"),
+        pytest.param(
+            "urbanwm.model.export", "export_bundle", ["FINISHED", "FINISHED", "KILLED"], id="after training"
+        ),
+        pytest.param(
+            "urbanwm.pipeline.training_night",
+            "held_out_tables",
+            ["FINISHED", "FINISHED"],
+            id="before the forecasts",
+        ),
+        pytest.param("urbanwm.pipeline.night", "run_promote", ["FINISHED", "FINISHED"], id="before the gate"),
+        pytest.param(
+            "urbanwm.pipeline.decision", "finish_night", ["FINISHED", "FINISHED"], id="before the record"
+        ),
     ],
 )
 def test_a_night_killed_anywhere_is_finished_by_the_next(tmp_path, module_name, function, run_states):

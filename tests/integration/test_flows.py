@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from urbanwm.errors import DataUnavailable, SourceError
+from tests.recorded_cities import HOURS, NAMES, NOW, assert_same_lakes, write_cities
+from urbanwm.errors import BadInput, DataUnavailable, SourceError
 from urbanwm.ingest import Gathered, IngestReport
-from urbanwm.pipeline import CityIngest, PromotionOutcome, TrainOutcome
+from urbanwm.pipeline import CityIngest, PromotionOutcome, TrainOutcome, run_ingest
 from urbanwm.settings import load_settings
 
 pytestmark = [
@@ -160,3 +162,26 @@ def test_the_deployment_runs_in_the_citys_time_zone_and_never_twice_at_once(harn
     deployment = nightly.to_deployment("nightly", schedule=schedule, concurrency_limit=NO_OVERLAP)
     assert deployment.full_name == "nightly/nightly"
     assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+
+
+def test_cities_gathered_on_two_dask_workers_give_the_same_lake(harness, monkeypatch, tmp_path):
+    pytest.importorskip("prefect_dask")
+    from flows.ingest import ingest
+
+    there = tmp_path / "there"
+    values = {"HOME": there, "CITIES": write_cities(tmp_path / "cities"), "WORKERS": 2, "TASK_RUNNER": "dask"}
+    here = load_settings(home=tmp_path / "here", cities_dir=values["CITIES"])
+    expected = run_ingest(NAMES, here, lambda: NOW)
+    for name, value in values.items():
+        monkeypatch.setenv(f"URBANWM_{name}", str(value))
+    assert ingest(NAMES, NOW.isoformat()) == expected
+    assert [outcome.inserted for outcome in expected] == [HOURS, HOURS, HOURS, 0]
+    assert_same_lakes(here, load_settings())
+
+
+def test_a_task_runner_that_is_not_installed_is_named(monkeypatch):
+    from flows.ingest import task_runner
+
+    monkeypatch.setitem(sys.modules, "prefect_dask", None)
+    with pytest.raises(BadInput, match=r"urbanwm\[dask\]"):
+        task_runner(load_settings(task_runner="dask"))

@@ -14,6 +14,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from serving.connections import HEAD_SECONDS
 from tests.hostile import Case, Heard, cases, request, send
 from tests.service_process import FULL_SIZE, RunningService, add_champion, prepare_home, running_service
 
@@ -24,8 +25,6 @@ SENDERS = 4
 GROWTH_MIB = 50
 WORKER_MIB = 350
 MIB = 1024 * 1024
-BELOW_HTTP = b"Invalid HTTP request received."
-"""The server's own words for bytes that are no HTTP request and never reach the application."""
 DOCUMENTED_5XX = {503}
 SLOW_CONNECTIONS = 20
 ENDLESS_MIB = 64
@@ -58,7 +57,7 @@ def fault(case: Case, heard: list[Heard]) -> str | None:
     for answer in heard:
         if answer.status >= 500 and answer.status not in DOCUMENTED_5XX:
             return f"status {answer.status}"
-        if answer.status < 400 or answer.body == BELOW_HTTP or case.raw.startswith(b"HEAD "):
+        if answer.status < 400 or case.raw.startswith(b"HEAD "):
             continue
         try:
             told = json.loads(answer.body)
@@ -127,6 +126,21 @@ def test_clients_that_send_a_byte_at_a_time_hold_nobody_up(
         thread.join()
 
 
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_a_wish_for_a_websocket_is_answered_as_if_it_were_not_there(
+    address: tuple[str, int], body: bytes
+) -> None:
+    raw = request("POST", "/api/simulate", "Upgrade: websocket", "Connection: Upgrade", body=body)
+    (heard,) = send(Case("upgrade", raw), *address)
+    assert heard.status in {415, 422}
+
+
+def test_a_head_that_never_ends_closes_the_connection(address: tuple[str, int]) -> None:
+    began = time.monotonic()
+    assert send(Case("half", b"POST /api/simulate HTTP/1.1\r\nHos"), *address) == []
+    assert HEAD_SECONDS - 1 < time.monotonic() - began < 2 * HEAD_SECONDS
+
+
 @pytest.mark.parametrize("path", ["/api/simulate", "/api/health", "/nowhere", "/readyz"])
 def test_a_body_without_end_is_cut_off_wherever_it_is_sent(address: tuple[str, int], path: str) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -151,7 +165,7 @@ def test_a_number_that_is_not_finite_is_refused_and_named(service: RunningServic
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_the_servers_own_routes_refuse_in_our_envelope(
-    service: RunningService, path: str, method: str
+    address: tuple[str, int], path: str, method: str
 ) -> None:
     heard = send(Case("method", request(method, path)), *address)
     assert heard[0].status == 405

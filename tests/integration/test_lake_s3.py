@@ -8,11 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
-from tests.lake_batches import batch, observation, series
-from urbanwm.lake import Commit, Lake
+from tests.lake_batches import START, batch, observation, series
+from urbanwm.ingest import LakeUpkeep, maintain_lake
+from urbanwm.lake import Commit, Forecasts, Lake
+from urbanwm.lake.upkeep import KeptTable
 from urbanwm.settings import load_settings
 
 boto3 = pytest.importorskip("boto3")
@@ -91,3 +94,21 @@ def test_writers_at_once_lose_nothing_in_an_object_store(lake):
         commits = list(pool.map(lambda hour: lake.upsert(batch(observation(hour, hour))), range(1, 13)))
     assert sum(commit.inserted for commit in commits) == 12
     assert lake.read("x")["pm25"].tolist() == list(range(13))
+
+
+def test_a_night_of_forecasts_and_upkeep_in_an_object_store(lake, endpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr("urbanwm.lake.upkeep.REPLACED_FILES_WORTH_A_VACUUM", 2)
+    monkeypatch.setattr(KeptTable.vacuum, "__defaults__", (0,))
+    settings = load_settings(home=tmp_path, lake_uri=lake.uri)
+    forecasts = Forecasts(settings.lake_forecasts_uri, settings.storage_options)
+    versions = [lake.upsert(batch(observation(0, value, known=value))).version for value in (1, 2, 3, 4)]
+    for issued in (1, 2):
+        forecasts.add(batch(*(observation(hour, 10 * issued, known=issued) for hour in (2, 3))))
+    again = batch(observation(2, 10, known=1))
+    assert forecasts.add(again) == Commit(forecasts.version())
+    done = maintain_lake(settings, {versions[1]})
+    assert done.deleted_files > 0
+    assert lake.read("x", version=versions[1])["pm25"].tolist() == [2]
+    assert maintain_lake(settings, {versions[1]}) == LakeUpkeep(done.version)
+    assert forecasts.read_known_ahead("x", START + timedelta(hours=2), 2)["pm25"].tolist() == [20, 20]
+    assert forecasts.read_known_ahead("x", START + timedelta(hours=1), 3)["pm25"].tolist()[1:] == [10, 10]

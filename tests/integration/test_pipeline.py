@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.registry_support import make_settings
-from urbanwm.errors import BundleInvalid
+from urbanwm.errors import BadInput, BundleInvalid
+from urbanwm.last_night import read_last_night
 from urbanwm.model.bundle import Bundle
-from urbanwm.pipeline import list_models, run_nightly, run_promote, run_rollback, run_train
+from urbanwm.pipeline import list_models, reproduce, run_nightly, run_promote, run_rollback, run_train
 from urbanwm.registry import ChampionCache, Registry
 
 pytestmark = pytest.mark.slow
@@ -65,8 +66,36 @@ def test_the_run_has_lineage_scores_pictures_and_the_bundle(settings, night):
     )
     source = json.loads(run.inputs.dataset_inputs[0].dataset.source)
     assert source == {"path": settings.lake_uri, "delta_table_version": night.training.dataset_version}
+    assert {"val/pm25/mae_h24", "val/energy_mwh/mae_h48", "val/best_score"} <= set(run.data.metrics)
     for folder in ("bundle", "config", "evaluation", "figures", "gate"):
         assert client.list_artifacts(run.info.run_id, folder), folder
+    kept = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert "model_card.md" in kept
+    gate = {item.path for item in client.list_artifacts(run.info.run_id, "gate")}
+    assert gate == {"gate/decision.json", "gate/score_ratios.png"}
+
+
+def test_the_night_is_a_run_of_its_own_with_the_candidates_below_it(settings, night):
+    client = Registry(settings).client
+    parent = client.get_run(night.run_id)
+    child = client.get_run(night.training.run_id)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.info.status == "FINISHED"
+    assert {"git_sha", "data_digest", "dataset_version", "decision", "chosen", "night_of"} <= set(
+        parent.data.tags
+    )
+    assert {"test/pm25/mae", "skill/energy_mwh/h48", "promoted", "gate/baseline/ratio"} <= set(
+        parent.data.metrics
+    )
+    assert len(parent.data.params) < 25
+    pictures = {item.path for item in client.list_artifacts(parent.info.run_id, "data/smallville")}
+    assert pictures == {"data/smallville/coverage.png", "data/smallville/quality.md"}
+
+
+def test_the_night_is_remembered_and_forecasts_are_kept(settings, night):
+    last = read_last_night(settings)
+    assert (last.status, last.as_of) == ("done", AS_OF)
+    assert list(settings.forecasts_dir.rglob("*.parquet"))
 
 
 def test_a_second_night_adds_no_row_no_run_and_no_version(settings, night):
@@ -75,7 +104,9 @@ def test_a_second_night_adds_no_row_no_run_and_no_version(settings, night):
     assert again.status == "nothing new"
     assert again.ingest[0].version == night.ingest[0].version
     assert again.training.reused
+    assert again.training.version == night.training.version
     assert again.promotion.promoted == night.promotion.promoted
+    assert again.promotion.reasons == night.promotion.reasons
     assert len(list_models(settings)) == 1
     assert len(Registry(settings).client.search_runs(["1"])) == runs
 
@@ -116,3 +147,42 @@ def test_a_damaged_bundle_is_refused_even_with_an_override(settings, night):
     after = Registry(settings).champion()
     assert (after and after.version) == (before and before.version)
     assert Registry(settings).version(version.version).to_dict()["decision"] == "refused"
+
+
+def test_the_next_night_also_trains_the_champion_on_and_chooses_one_of_both(settings, night):
+    run_promote(settings, version="1", override_by="Ada", reason="drill")
+    champion = Registry(settings).champion()
+    report = run_nightly(settings, as_of=AS_OF + timedelta(days=1))
+    assert [item.label for item in report.candidates] == ["urban", "warm"]
+    assert report.candidates[1].start == champion.version
+    assert report.training in report.candidates
+    tags = {item.version: item.tags for item in Registry(settings).list_versions()}
+    loser = next(item for item in report.candidates if item != report.training)
+    assert tags[loser.version]["decision"] == "not chosen"
+    assert "champion/pm25/mae" in report.training.metrics
+    versions = len(list_models(settings))
+    again = run_nightly(settings, as_of=AS_OF + timedelta(days=1))
+    assert again.status == "nothing new"
+    assert [item.version for item in again.candidates] == [item.version for item in report.candidates]
+    assert len(list_models(settings)) == versions
+
+
+def test_a_recorded_run_can_be_done_again_to_the_bit(settings, night):
+    before = len(list_models(settings))
+    found = reproduce(settings, night.training.run_id)
+    assert (found.agrees, found.identical_weights, found.worst, found.data) == (True, True, 0.0, "same")
+    assert found.metrics["test/pm25/mae"]["then"] == night.training.metrics["test/pm25/mae"]
+    assert len(list_models(settings)) == before
+
+
+def test_a_run_whose_scores_were_altered_is_not_reproduced(settings, night):
+    client = Registry(settings).client
+    client.log_metric(night.training.run_id, "test/pm25/mae", night.training.metrics["test/pm25/mae"] * 1.5)
+    found = reproduce(settings, f"runs:/{night.training.run_id}")
+    assert not found.agrees
+    assert found.reasons[0].startswith("test/pm25/mae")
+
+
+def test_a_run_that_trained_nothing_cannot_be_reproduced(settings, night):
+    with pytest.raises(BadInput, match="trained no model"):
+        reproduce(settings, night.run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from urbanwm.lake import Lake
+from tests.lake_batches import START
+from urbanwm.lake import Forecasts, Lake
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTESTED_HOURS = 10
@@ -21,14 +23,17 @@ WRITER = textwrap.dedent(
     """
     import sys
     from tests.lake_batches import batch, observation
-    from urbanwm.lake import Lake
+    from urbanwm.lake import Forecasts, Lake
 
     uri, writer, commits, contested = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    lake = Lake(uri)
+    lake, forecasts = Lake(uri), Forecasts(uri + "-forecasts")
     for i in range(commits):
         own = observation(contested + 2 * i + writer, i)
         fought_for = observation(i % contested, 10 * i + writer)
         lake.upsert(batch(own, fought_for))
+        # Both writers bring the same issue, and each one of its own.
+        same = observation(contested, i, known=-1 - i)
+        forecasts.add(batch(same, observation(contested, i, known=i, source=str(writer))))
     """
 )
 
@@ -51,6 +56,9 @@ def assert_complete(uri: Path, commits: int) -> None:
     winners = {i % CONTESTED_HOURS: 10.0 * i + 1 for i in last_round}
     assert values[:CONTESTED_HOURS].tolist() == [winners[hour] for hour in range(CONTESTED_HOURS)]
     np.testing.assert_array_equal(values[CONTESTED_HOURS:], np.repeat(np.arange(commits), 2))
+    issued = Forecasts(f"{uri}-forecasts").issued("x", start=START, end=START + timedelta(days=9))
+    assert not issued.duplicated(["timestamp", "signal", "source", "available_at"]).any()
+    assert issued["source"].value_counts().to_dict() == {"a": commits, "0": commits, "1": commits}
 
 
 @pytest.mark.slow

@@ -89,3 +89,30 @@ def test_what_is_kept_and_what_is_dropped_is_everything(values):
     checked = check(rows)
     assert len(checked.rows) + checked.dropped.total() == len(rows)
     assert checked.rows["value"].between(0, 1000).all()
+
+
+def weekly_load(years: float, seed: int, quiet_sunday: float) -> pd.DataFrame:
+    """A load in Madrid with quiet Sundays and a season."""
+    stamps = pd.date_range("2022-01-01", periods=int(years * 8766), freq="h", tz="UTC")
+    local = stamps.tz_convert("Europe/Madrid")
+    season = 1 + 0.15 * np.cos(2 * np.pi * local.dayofyear.to_numpy() / 365)
+    hourly = 1 + 0.25 * np.sin(2 * np.pi * local.hour.to_numpy() / 24)
+    week = np.where(local.weekday == 6, quiet_sunday, 1.0)
+    noise = np.random.default_rng(seed).lognormal(0, 0.04, len(stamps))
+    return batch(900 * season * hourly * week * noise).assign(timestamp=stamps.astype(UTC_MICROSECONDS))
+
+
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 10_000), years=st.floats(0.8, 2.5), quiet_sunday=st.floats(0.75, 0.88))
+def test_a_swap_of_day_and_month_is_found_and_a_straight_file_is_left_alone(seed, years, quiet_sunday):
+    straight = weekly_load(years, seed, quiet_sunday)
+    assert not check(straight, timezone="Europe/Madrid").dropped
+    local = straight["timestamp"].dt.tz_convert("Europe/Madrid").dt.tz_localize(None)
+    labels = [t.replace(day=t.month, month=t.day) if t.day <= 12 else t for t in local]
+    stamps = pd.DatetimeIndex(labels).tz_localize("Europe/Madrid", ambiguous="NaT", nonexistent="NaT")
+    swapped = straight.assign(timestamp=stamps.tz_convert("UTC").astype(UTC_MICROSECONDS)).dropna()
+    swapped = swapped.drop_duplicates("timestamp")
+    checked = check(swapped, timezone="Europe/Madrid")
+    kept = checked.rows["timestamp"].dt.tz_convert("Europe/Madrid").dt
+    assert checked.dropped["day_month_swap"] > 0
+    assert not ((kept.day <= 12) & (kept.day != kept.month)).any()

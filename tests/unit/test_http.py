@@ -265,6 +265,15 @@ def test_a_used_up_quota_is_waited_for_before_the_next_request() -> None:
     assert quotas.wait_seconds("another source") == 0
 
 
+def test_an_answer_of_another_service_of_the_source_does_not_free_a_used_up_quota() -> None:
+    quotas = Quotas(monotonic=lambda: 100.0)
+    quotas.note("openaq", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9"}, NOW)
+    quotas.note("openaq", {"etag": "from the archive"}, NOW)
+    assert quotas.wait_seconds("openaq") == 9
+    quotas.note("openaq", {"x-ratelimit-remaining": "60", "x-ratelimit-reset": "60"}, NOW)
+    assert quotas.wait_seconds("openaq") == 0
+
+
 @responses.activate
 def test_a_quota_that_returns_in_an_hour_ends_the_asking() -> None:
     responses.get(URL, body=b"{}", headers=used_up(3600))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
+import requests
+import responses
 
 import urbanwm.ingest.plan
 import urbanwm.ingest.run
@@ -21,7 +24,8 @@ from urbanwm.ingest import IngestReport, gather_city, ingest_cities, ingest_city
 from urbanwm.lake import Forecasts, Lake
 from urbanwm.lake.upkeep import KeptTable
 from urbanwm.settings import Settings, load_settings
-from urbanwm.sources import source_module
+from urbanwm.sources import open_meteo, source_module
+from urbanwm.sources.open_meteo import ENDPOINTS
 
 HOUR = timedelta(hours=1)
 NOW = START + 10 * HOUR
@@ -261,3 +265,31 @@ def test_upkeep_of_many_small_files_puts_them_together_once(source, settings, la
 
 def test_upkeep_of_no_lake_at_all_does_nothing(settings):
     assert maintain_lake(settings, set()).version == -1
+
+
+def modelled(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+    """Answer like Open-Meteo's air quality: every hour of the days asked for."""
+    first, last = (request.params[name] for name in ("start_date", "end_date"))
+    hours = pd.date_range(first, pd.Timestamp(last) + timedelta(hours=23), freq="h")
+    values = [round(5.3 + hour.hour / 7, 3) for hour in hours]
+    times = [hour.strftime("%Y-%m-%dT%H:%M") for hour in hours]
+    document = {"utc_offset_seconds": 0, "timezone": "GMT", "hourly_units": {"pm2_5": "µg/m³"}}
+    return 200, {}, json.dumps({**document, "hourly": {"time": times, "pm2_5": values}})
+
+
+@responses.activate
+def test_modelled_air_quality_is_labelled_as_modelled_everywhere(settings, lake, forecasts):
+    responses.add_callback(responses.GET, ENDPOINTS["air_quality"], modelled)
+    config = open_meteo.Config(source="open_meteo", product="air_quality", forecast_days=2)
+    report = ingest_city(city({"pm25": [config]}), settings, clock=at(NOW))
+    stored = lake.read_provenance("x")
+    assert (report.errors, report.dropped) == ([], {})
+    assert stored["timestamp"].max() == pd.Timestamp(NOW - HOUR)
+    assert set(stored["source"]) == {"open_meteo:cams"}
+    assert set(stored["flags"]) == {"model"}
+    issued = forecasts.issued("x", start=START, end=NOW + timedelta(days=9))
+    assert issued["timestamp"].min() == pd.Timestamp(NOW + HOUR)
+    assert issued["timestamp"].max() > pd.Timestamp(NOW + timedelta(days=2))
+    assert set(issued["flags"]) == {"model,forecast"}
+    # Two months were asked for; only the one that ends now reaches ahead.
+    assert [call.request.params["end_date"] for call in responses.calls] == ["2025-03-01", "2025-03-03"]

@@ -16,7 +16,7 @@ import urbanwm.lake.table
 from tests.lake_batches import START, batch, long_batch, observation, series
 from urbanwm.contracts.signals import SIGNALS, Signal
 from urbanwm.errors import BadInput, DataUnavailable, InternalContractBroken, LakeConflict
-from urbanwm.lake import Commit, Lake
+from urbanwm.lake import NO_TABLE, Commit, Lake
 from urbanwm.lake.upkeep import TARGET_FILE_BYTES, fragmented_partitions
 
 PREFERENCE = {("x", "pm25"): ["best", "second"]}
@@ -147,6 +147,8 @@ def test_bad_questions_are_named(lake):
         lake.read("x", start=datetime(2025, 1, 1))  # noqa: DTZ001 - the naive time is the case
     with pytest.raises(DataUnavailable, match="version"):
         lake.read("x", version=99)
+    with pytest.raises(DataUnavailable, match="the lake is empty"):
+        lake.read("x", version=NO_TABLE)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,16 @@
-"""The night's logic with its steps replaced, and the cut between training rows and held-out origins."""
+"""The cut between training rows and held-out origins, and the names of scores."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
 
 from urbanwm.cities import load_city
-from urbanwm.errors import BadInput, DataUnavailable, UpstreamUnavailable
+from urbanwm.errors import DataUnavailable
 from urbanwm.evaluation.forecasts import QUANTILE_COLUMNS
-from urbanwm.pipeline import CityIngest, NightReport, PromotionOutcome, Steps, TrainOutcome, run_nightly
 from urbanwm.pipeline import data as data_module
 from urbanwm.pipeline.data import read_night
 from urbanwm.pipeline.judge import score_metrics
@@ -21,131 +18,11 @@ from urbanwm.pipeline.plan import make_plan
 from urbanwm.settings import load_settings
 
 NOW = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
-TRAINED = TrainOutcome(
-    run_id="r1",
-    version="3",
-    experiment="urban",
-    parameters=10,
-    dataset_version=7,
-    metrics={"test/pm25/mae": 4.0, "test/pm25/mae_h6": 3.0},
-    cities=["demo"],
-    left_out={},
-)
-PROMOTED = PromotionOutcome("3", "3", promoted=True, reasons=["better than the baseline"])
 
 
 @pytest.fixture
 def settings(tmp_path):
     return load_settings(home=tmp_path / "home")
-
-
-def make_steps(ingested=(), train=lambda names, moment: TRAINED, promote=lambda version: PROMOTED):
-    return Steps(lambda names, moment: list(ingested), train, promote)
-
-
-def night(settings, steps):
-    return run_nightly(settings, ["demo"], clock=lambda: NOW, steps=steps)
-
-
-class TestNight:
-    def test_the_steps_run_in_order_and_at_one_time(self, settings):
-        seen = []
-        steps = Steps(
-            ingest=lambda names, moment: seen.append(("ingest", names, moment)) or [],
-            train=lambda names, moment: seen.append(("train", names, moment)) or TRAINED,
-            promote=lambda version: seen.append(("promote", version)) or PROMOTED,
-        )
-        report = night(settings, steps)
-        assert seen == [("ingest", ["demo"], NOW), ("train", ["demo"], NOW), ("promote", "3")]
-        assert (report.status, report.exit_code) == ("done", 0)
-
-    def test_as_of_takes_the_place_of_now(self, settings):
-        past = NOW - timedelta(days=30)
-        report = run_nightly(settings, ["demo"], as_of=past, clock=lambda: NOW, steps=make_steps())
-        assert report.as_of == past
-
-    def test_an_as_of_without_a_zone_is_refused(self, settings):
-        with pytest.raises(BadInput, match="time zone"):
-            run_nightly(settings, ["demo"], as_of=datetime(2026, 1, 1), steps=make_steps())  # noqa: DTZ001
-
-    def test_a_repeated_night_says_that_there_was_nothing_new(self, settings):
-        steps = make_steps(
-            [CityIngest("demo", version=7)],
-            lambda names, moment: replace(TRAINED, reused=True),
-            lambda version: replace(PROMOTED, reused=True),
-        )
-        report = night(settings, steps)
-        assert report.status == "nothing new"
-        assert "already trained" in report.text()
-
-    def test_new_rows_alone_make_it_a_night_that_did_something(self, settings):
-        steps = make_steps(
-            [CityIngest("demo", inserted=5, version=8)],
-            lambda names, moment: replace(TRAINED, reused=True),
-            lambda version: replace(PROMOTED, reused=True),
-        )
-        assert night(settings, steps).status == "done"
-
-    def test_a_failed_training_is_reported_and_nothing_is_promoted(self, settings):
-        def fail(names, moment):
-            raise DataUnavailable("no city has enough data")
-
-        def never(version):
-            raise AssertionError("promoted without a candidate")
-
-        report = night(settings, make_steps(train=fail, promote=never))
-        assert (report.status, report.exit_code) == ("failed", 3)
-        assert "DataUnavailable: no city has enough data" in report.text()
-
-    def test_a_lost_registry_is_reported_with_the_trained_version(self, settings):
-        def fail(version):
-            raise UpstreamUnavailable("connection refused", source="mlflow")
-
-        report = night(settings, make_steps(promote=fail))
-        assert report.status == "failed"
-        assert report.training == TRAINED
-
-    def test_a_refused_challenger_is_a_normal_night(self, settings):
-        refused = PromotionOutcome("3", "2", promoted=False, reasons=["worse than the champion on pm25"])
-        report = night(settings, make_steps(promote=lambda version: refused))
-        assert (report.status, report.exit_code) == ("done", 0)
-        assert "refused" in report.text()
-        assert "worse than the champion on pm25" in report.markdown()
-
-    def test_of_two_nights_at_once_the_second_leaves(self, settings):
-        def overlapping(names, moment):
-            inner = night(settings, make_steps(train=lambda *arguments: pytest.fail("two nights at work")))
-            assert inner.status == "busy"
-            return TRAINED
-
-        assert night(settings, make_steps(train=overlapping)).status == "done"
-
-    def test_the_lease_is_free_again_after_a_night_that_raised(self, settings):
-        def broken(names, moment):
-            raise BadInput("unknown key in the experiment", field="model.kidn")
-
-        with pytest.raises(BadInput, match="unknown key"):
-            night(settings, make_steps(train=broken))
-        with FileLock(settings.locks_dir / "nightly.lock", timeout=0):
-            pass
-
-    def test_the_report_names_a_source_that_failed(self, settings):
-        failed = CityIngest("demo", errors=["waqi for pm25: maintenance"], retryable=True)
-        report = night(settings, make_steps([failed]))
-        assert "failed: waqi for pm25: maintenance" in report.text()
-        assert "waqi for pm25: maintenance" in report.markdown()
-
-    def test_the_report_is_plain_json(self, settings):
-        import json
-
-        document = json.loads(json.dumps(night(settings, make_steps()).to_dict()))
-        assert document["training"]["version"] == "3"
-        assert document["as_of"] == NOW.isoformat()
-
-    def test_the_text_shows_whole_scores_and_leaves_lead_buckets_to_the_run(self, settings):
-        text = NightReport(NOW, "done", training=TRAINED).text()
-        assert "test/pm25/mae: 4" in text
-        assert "mae_h6" not in text
 
 
 class FakeLake:

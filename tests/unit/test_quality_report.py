@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from urbanwm.quality import daily_coverage, quality_markdown, quality_report
+from urbanwm.quality import RULES, daily_coverage, quality_markdown, quality_report
 from urbanwm.quality.figure import DAYS_PER_CELL_MAX, coverage_heatmap, heatmap_bytes
 from urbanwm.quality.report import GAPS_LISTED
 
@@ -105,3 +106,9 @@ def test_a_long_record_is_drawn_by_means_of_several_days():
 @pytest.mark.parametrize(("kind", "mark"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_the_picture_comes_as_bytes(kind, mark):
     assert heatmap_bytes(grid(), kind=kind).startswith(mark)
+
+
+def test_every_rule_is_described_in_the_documents():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text("utf-8")
+    for rule in RULES.values():
+        assert f"| `{rule.name}` | {rule.action} | {rule.meaning} |" in text

@@ -94,13 +94,10 @@ def test_a_short_run_learns_what_is_there_to_learn(tmp_path: Path) -> None:
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
 
 
-def test_before_its_first_step_the_urban_model_forecasts_like_a_seasonal_regression(tmp_path: Path) -> None:
-    seasonal = _train(tmp_path / "a", training__steps=1, training__learning_rate=1e-12)
-    experiment = small_experiment("urban")
-    spec, _ = small_series(experiment)
-    plain = UrbanWorldModel(experiment.model, ModelDims.of(spec)).seasonal.skip_weights
-    assert not torch.allclose(seasonal.model.seasonal.skip_weights, plain, atol=1e-3)
-    assert seasonal.history[-1]["val_mae_energy_mwh"] < 0.3
+def test_before_its_first_step_the_urban_model_forecasts_like_the_direct_regression(tmp_path: Path) -> None:
+    result = _train(tmp_path / "a", training__steps=1, training__learning_rate=1e-12)
+    assert result.spec.direct is not None
+    assert result.history[-1]["val_mae_energy_mwh"] < 0.3
 
 
 def test_patience_stops_a_run_that_no_longer_improves(tmp_path: Path) -> None:
@@ -186,25 +183,26 @@ def test_hiding_keeps_skip_features_and_known_inputs_in_step() -> None:
 
 def test_validation_keeps_of_the_network_what_held_out_hours_support() -> None:
     random = np.random.default_rng(0)
-    seasonal = random.standard_normal((20, 12, 3)).astype(np.float32)
+    start = random.standard_normal((20, 12, 3)).astype(np.float32)
     truth = random.standard_normal((20, 12, 3)).astype(np.float32)
-    median = seasonal + np.array([1.0, 0.0, 0.0], np.float32) * (truth - seasonal)
+    median = start + np.array([1.0, 0.0, 0.0], np.float32) * (truth - start)
     median[..., 2] += 2.0
     quantiles = median[..., None] + np.linspace(-0.1, 0.1, 7, dtype=np.float32)
-    observed = np.stack([truth[..., 0], seasonal[..., 1], seasonal[..., 2]], axis=-1)
-    forecasts = Forecasts(quantiles, seasonal, observed, np.ones_like(observed))
+    observed = np.stack([truth[..., 0], start[..., 1], start[..., 2]], axis=-1)
+    began = start[..., None] + np.linspace(-0.1, 0.1, 7, dtype=np.float32)
+    forecasts = Forecasts(quantiles, began, observed, np.ones_like(observed), np.ones((20, 12), np.float32))
     assert best_shares(forecasts)[0] == 1.0
     assert best_shares(forecasts)[2] == 0.0
 
 
-def test_a_shrunk_head_forecasts_what_validation_scored() -> None:
+def test_a_head_that_keeps_a_share_forecasts_what_validation_scored() -> None:
     experiment = small_experiment("urban")
     spec, series = small_series(experiment)
     model = random_model(experiment, spec)
     splits = {name: split_origins(city, experiment.training) for name, city in series.items()}
     held_out = HeldOut.cut(series, splits, experiment.training)
-    expected = forecast_held_out(model, held_out).shrunk([0.5, 0.0, 1.0]).quantiles
-    model.predictor.shrink([0.5, 0.0, 1.0])
+    expected = forecast_held_out(model, held_out).keeping([0.5, 0.0, 1.0]).quantiles
+    model.predictor.keep([0.5, 0.0, 1.0])
     np.testing.assert_allclose(forecast_held_out(model, held_out).quantiles, expected, atol=1e-5)
 
 

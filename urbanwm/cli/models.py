@@ -181,9 +181,10 @@ def _leaderboard(versions: list[dict[str, Any]]) -> str:
             f"version {item['version']:<4} {','.join(item['aliases']) or '-':<20} "
             f"{item['decision'] or 'not decided':<24} MAE {scores}"
         )
+        origin = f"data v{item['dataset_version']}, code {item['git_sha'][:8] or 'unknown'}"
         lines.append(
-            f"    {item['candidate'] or item['experiment']}: {start}{night}{item['cities']} "
-            f"data v{item['dataset_version']}, code {item['git_sha'][:8] or 'unknown'}, run {item['run_id'][:8]}"
+            f"    {item['candidate'] or item['experiment']}: {start}{night}{item['cities']} {origin}, "
+            f"run {item['run_id'][:8]}"
         )
     return "\n".join(lines)
 

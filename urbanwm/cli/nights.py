@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from urbanwm.cli.app import CityNames, Json, city_names, emit, prepare
 from urbanwm.clock import parse_time
 from urbanwm.errors import BadInput, GateRefused
+
+if TYPE_CHECKING:
+    from urbanwm.pipeline.replay import ReplayedNight
 
 MISMATCH_EXIT_CODE = GateRefused.exit_code
 
@@ -88,7 +91,7 @@ def replay(
         names,
         first,
         nights,
-        told=None if as_json else lambda night: sys.stderr.write(night.text() + "\n"),
+        told=None if as_json else _tell,
     )
     document = result.to_dict()
     counts = ", ".join(
@@ -100,6 +103,11 @@ def replay(
         as_json=as_json,
         text=f"{len(result.nights)} nights in {result.seconds:.0f} s: {counts}\nstate: {result.home}",
     )
+
+
+def _tell(night: ReplayedNight) -> None:
+    """Show a replayed night as soon as it is over; the document follows at the end."""
+    sys.stderr.write(night.text() + "\n")
 
 
 def reproduce(

@@ -25,6 +25,7 @@ HORIZON_HOURS = 48
 SAMPLES, MANY_SAMPLES = 20, 100
 SEED = 7
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
+MORNING = [7, 8, 9]
 START_HOUR = 12
 """Hour of the horizon at which the measure of `nothing_before_the_start` begins."""
 MISSING_HOURS = 48
@@ -106,12 +107,15 @@ def _zero_dose(bench: _Bench) -> Iterator[str]:
 
 def _monotone(bench: _Bench) -> Iterator[str]:
     """More car-free never means more traffic, nor more PM2.5."""
-    answers = [bench.under(Policy(car_free_ratio=dose)) for dose in DOSES]
-    for name in ("traffic_index", "pm25"):
-        position = TARGETS.index(name)
-        steps = np.diff([answer[..., position] for answer in answers], axis=0)
-        if np.nanmax(steps, initial=-np.inf) > 0.0:
-            yield f"{name} rose by {np.nanmax(steps):.3g} with more car-free"
+    always = [Policy(car_free_ratio=dose) for dose in DOSES]
+    mornings = [Policy(schedule=[PolicyPeriod(hours=MORNING, car_free_ratio=dose)]) for dose in DOSES]
+    for kind, policies in (("all day", always), ("in the morning", mornings)):
+        answers = [bench.under(policy) for policy in policies]
+        for name in ("traffic_index", "pm25"):
+            position = TARGETS.index(name)
+            steps = np.diff([answer[..., position] for answer in answers], axis=0)
+            if np.nanmax(steps, initial=-np.inf) > 0.0:
+                yield f"{name} rose by {np.nanmax(steps):.3g} with more car-free {kind}"
 
 
 def _nothing_before_the_start(bench: _Bench) -> Iterator[str]:
@@ -219,6 +223,22 @@ def _missing_signal_widens(bench: _Bench) -> Iterator[str]:
             yield f"{name}: the silent feed is not named"
 
 
+def _absent_signal(bench: _Bench) -> Iterator[str]:
+    """Without a signal that it used to have, a city is answered for the others, at about the same level."""
+    usual = bench.outlook.forecast.members
+    answered = [i for i in range(len(TARGETS)) if not np.isnan(usual[..., i]).all()]
+    for gone in answered if len(answered) > 1 else ():
+        without = bench.ahead(bench.history.drop(columns=TARGETS[gone]), HORIZON_HOURS).forecast
+        if not np.isnan(without.members[..., gone]).all():
+            yield f"{TARGETS[gone]}: forecast although nothing was ever observed of it"
+        for position in (i for i in answered if i != gone):
+            before, after = usual[..., position], without.members[..., position]
+            if not np.isfinite(after).all():
+                yield f"{TARGETS[position]}: not finite without {TARGETS[gone]}"
+            elif abs(float(after.mean() - before.mean())) > SHIFT_LIMIT * _width(before):
+                yield f"{TARGETS[position]}: the level shifts when there is no {TARGETS[gone]}"
+
+
 def _width(values: Float) -> float:
     """Return the mean width of the 90 % interval of `(samples, hours)`."""
     low, high = np.quantile(values, (0.05, 0.95), axis=0, method="hazen")
@@ -236,4 +256,5 @@ CHECKS: dict[str, Callable[[_Bench], Iterator[str]]] = {
     "more_samples": _samples,
     "stable_for_a_week": _week,
     "missing_signal_widens": _missing_signal_widens,
+    "absent_signal": _absent_signal,
 }

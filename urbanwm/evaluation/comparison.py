@@ -129,7 +129,7 @@ def compare(
     """
     block = block_days(own.days)
     counts = resampling_counts(own.days, block_days=block, draws=draws, seed=seed)
-    widening = _student_widening(own.days / block, confidence)
+    widening = student_widening(own.days / block, confidence)
     names = ["/".join(key) for key in own.keys]
     points, resampled = {}, {}
     for bucket in own.sums:
@@ -163,7 +163,7 @@ def _log_ratios(own: DayScores, rival: DayScores, bucket: str, counts: Float) ->
     return np.clip(ratios, -PERFECT_LOG_RATIO, PERFECT_LOG_RATIO)
 
 
-def _student_widening(pieces: float, confidence: float) -> float:
+def student_widening(pieces: float, confidence: float) -> float:
     """Return Student's over the normal quantile of a two-sided interval from `pieces` independent pieces.
 
     First two terms of the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5).

@@ -20,8 +20,6 @@ from urbanwm.features.windows import Float, Windows
 if TYPE_CHECKING:
     from urbanwm.features.spec import FeatureSpec
 
-LEADS: Final = 48
-"""Leads with weights of their own; a later lead takes those of the same hour of the second day."""
 POOLED: Final = ""
 """Name of the row of weights for a city never seen."""
 LOG_ERROR_RANGE: Final = (-4.5, 2.0)
@@ -31,14 +29,27 @@ CALENDAR: Final = tuple(name for name in CALENDAR_NAMES if name not in _CLOCK | 
 """Calendar inputs of the regressions: each has weights per hour, so the clock itself is not one of them."""
 
 
+FOLDS: Final = 4
+PART_HOURS: Final = 14 * HOURS_PER_DAY
+"""In training, consecutive fortnights belong to different folds: none is forecast by weights that saw it."""
+
+
+def fold_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the fold of each window of a record, by the fortnight of its origin."""
+    return origins // PART_HOURS % FOLDS
+
+
 @dataclass(frozen=True)
 class DirectForecast:
     """Weights of the regressions; R rows (all cities pooled first), P regressors, E inputs of the error size.
 
+    There are weights for L leads, the horizon that was trained on; a later lead takes those of the same hour
+    of the last day that has its own.
+
     Attributes:
         names: What each row was fitted on: `POOLED`, then cities (in training: parts of the record).
-        weights: `(R, 3, 24, LEADS, P)` by target, local hour and lead.
-        log_error: `(R, 3, 24, LEADS)` logarithm of the usual size of the error.
+        weights: `(R, 3, 24, L, P)` by target, local hour and lead.
+        log_error: `(R, 3, 24, L)` logarithm of the usual size of the error.
         error_weights: `(3, E)` what makes it larger or smaller.
     """
 
@@ -58,7 +69,11 @@ class DirectForecast:
             inputs: Of B windows of T hours.
             row: `(B,)` row of each window.
         """
-        cell = (row[:, None], slice(None), inputs.hour, inputs.lead)
+        own = self.log_error.shape[-1]
+        day_before = own - HOURS_PER_DAY + (inputs.lead - own) % HOURS_PER_DAY
+        later = day_before if own >= HOURS_PER_DAY else own - 1
+        lead = np.where(inputs.lead < own, inputs.lead, later)
+        cell = (row[:, None], slice(None), inputs.hour, lead)
         forecast = np.einsum("btsp,btsp->bts", inputs.regressors, self.weights[cell])
         spread = np.einsum("btse,se->bts", inputs.error_inputs(forecast), self.error_weights)
         return forecast, np.clip(self.log_error[cell] + spread, *LOG_ERROR_RANGE)
@@ -73,7 +88,8 @@ class DirectInputs:
         spread: `(B, T, 3, len(SPREAD))` recent size of the deviations.
         calendar: `(B, T, len(CALENDAR))`.
         hour: `(B, T)` local hour.
-        lead: `(B, T)` index into `LEADS`; 0 throughout the context, where every hour is forecast one ahead.
+        lead: `(B, T)` whole hours since the origin; 0 throughout the context, where every hour is forecast
+            one ahead.
     """
 
     regressors: Float
@@ -131,6 +147,11 @@ class DirectColumns:
         """Return how many regressors are seasonal or recent values, calendar, weather, and the constant."""
         return len(self.predictions), len(self.calendar), len(self.state), 1
 
+    @property
+    def error_inputs(self) -> int:
+        """Return E: recent deviations, calendar, and the forecast itself."""
+        return len(SPREAD) + len(CALENDAR) + 1
+
     def inputs(self, windows: Windows) -> DirectInputs:
         """Read the regressions' inputs out of windows."""
         calendar = windows.known[..., self.calendar]
@@ -140,7 +161,6 @@ class DirectColumns:
         own = windows.skip[..., self.predictions]
         by_target = np.broadcast_to(shared[:, :, None], (*own.shape[:-1], shared.shape[-1]))
         lead = np.maximum(np.arange(windows.known.shape[1]) - windows.context_hours, 0)
-        lead = np.where(lead < LEADS, lead, lead % HOURS_PER_DAY + LEADS - HOURS_PER_DAY)
         return DirectInputs(
             np.concatenate([own, by_target], axis=-1),
             windows.skip[..., self.spread],

@@ -36,9 +36,7 @@ class CityScaler:
     mean_volume: float | None = None
 
 
-def fit_scaler(
-    frame: pd.DataFrame, signals: Iterable[str], kind: Kind, calendar: CityCalendar
-) -> CityScaler:
+def fit_scaler(frame: pd.DataFrame, signals: Iterable[str], kind: Kind, calendar: CityCalendar) -> CityScaler:
     """Fit mean and standard deviation on every row of `frame`; a signal without values is left out."""
     mean, std = {}, {}
     volume = mean_volume(frame) if kind == "urban" else None

@@ -14,7 +14,7 @@ from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import ACTIONS, HORIZON_HOURS_MAX
 from urbanwm.errors import BadInput
 from urbanwm.features.calendar import CALENDAR_NAMES, LocalDays, local_days
-from urbanwm.features.direct import with_direct
+from urbanwm.features.direct import DirectForecast, fold_of, with_direct
 from urbanwm.features.history import SeasonalHistory, build_history
 from urbanwm.features.names import (
     ACTIVITY,
@@ -49,6 +49,8 @@ class CitySeries:
         history: Seasonal predictions; None for the reference.
         usual: `(N,)` traffic level that stands for an index of 1 (`usual.py`).
         local_hour: `(N,)` hour of the city's day.
+        by_fold: In training, the direct forecast with one row per fold, fitted without that fold; it
+            stands in for the spec's.
     """
 
     city: str
@@ -64,6 +66,7 @@ class CitySeries:
     history: SeasonalHistory | None
     usual: NDArray[np.float32]
     local_hour: NDArray[np.int64]
+    by_fold: DirectForecast | None = None
 
     def __len__(self) -> int:
         """Return N."""
@@ -132,10 +135,21 @@ class CitySeries:
             city_index=np.full(len(start), city_index, dtype=np.int64),
             context_hours=context_hours,
         )
+        return self.with_direct(windows, start)
+
+    def with_direct(self, windows: Windows, origins: NDArray[np.int64]) -> Windows:
+        """Return this city's windows with the direct forecast filled in, where one has been fitted.
+
+        Args:
+            windows: Cut around `origins`; perhaps altered since.
+            origins: `(B,)` grid positions.
+        """
+        if self.by_fold is not None:
+            return with_direct(windows, self.spec, self.by_fold, fold_of(origins))
         direct = self.spec.direct
         if direct is None:
             return windows
-        return with_direct(windows, self.spec, direct, np.full(len(start), direct.row(self.city)))
+        return with_direct(windows, self.spec, direct, np.full(len(origins), direct.row(self.city)))
 
     def _known(
         self, hours: NDArray[np.int64], origins: NDArray[np.int64], context_hours: int

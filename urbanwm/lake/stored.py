@@ -46,7 +46,9 @@ class StoredTable:
         return [] if table is None else sorted(select(table, ["DISTINCT city"], "TRUE")["city"].to_pylist())
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
-        """Open a version of the table; None when there is no table yet."""
+        """Open a version of the table; None when there was no table yet."""
+        if version == NO_TABLE:
+            return None
         try:
             return DeltaTable(self.uri, version=version, storage_options=self.storage_options)
         except TableNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from urbanwm.errors import BadInput, BundleInvalid, InternalContractBroken
 from urbanwm.features import FeatureSpec, Windows
-from urbanwm.model.bundle_files import EXAMPLE, FILTER, ROLLOUT, read_bundle_files, read_example
+from urbanwm.model.bundle_files import DIRECT, EXAMPLE, FILTER, ROLLOUT, read_bundle_files, read_example
 from urbanwm.model.config import parse_experiment
+from urbanwm.model.direct_file import read_direct
 
 PARITY: Final = 1e-5
 """Largest difference to the stored answer, relative to max(1, |answer|)."""
@@ -62,9 +64,10 @@ class Bundle:
         self.digest = digest
         try:
             model = parse_experiment(self.experiment).model
-            self.spec = FeatureSpec.from_dict(manifest["spec"])
+            spec = FeatureSpec.from_dict(manifest["spec"])
         except (BadInput, KeyError, TypeError, ValueError) as error:
             raise BundleInvalid(f"the bundle's experiment or feature spec cannot be read: {error}") from error
+        self.spec = replace(spec, direct=read_direct(contents[DIRECT], spec))
         self._widths = {"h": model.hidden_dim, "z": model.latent_dim}
         self._example = contents[EXAMPLE]
         self._filter = _session(contents[FILTER], FILTER)
@@ -158,6 +161,8 @@ class Bundle:
             **{name: example[name] for name in ("observed", "observed_mask", "known", "action", "skip")},
             target=np.zeros((*example["skip"].shape[:3],), np.float32),
             target_mask=np.zeros((*example["skip"].shape[:3],), np.float32),
+            usual=np.ones(example["skip"].shape[:2], np.float32),
+            local_hour=np.zeros(example["skip"].shape[:2], np.int64),
             city_index=np.zeros(len(example["observed"]), dtype=np.int64),
             context_hours=int(example["context_hours"]),
         )

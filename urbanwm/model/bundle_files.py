@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from urbanwm.errors import BundleInvalid
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "bundle.json"
-WEIGHTS, FILTER, ROLLOUT, EXAMPLE = "weights.safetensors", "filter.onnx", "rollout.onnx", "example.json"
-FILES: Final = (WEIGHTS, FILTER, ROLLOUT, EXAMPLE)
+WEIGHTS, DIRECT = "weights.safetensors", "direct.safetensors"
+FILTER, ROLLOUT, EXAMPLE = "filter.onnx", "rollout.onnx", "example.json"
+FILES: Final = (WEIGHTS, DIRECT, FILTER, ROLLOUT, EXAMPLE)
 SECTIONS: Final = (
     "format",
     "experiment",

@@ -26,13 +26,10 @@ CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
 HASH_CHARACTERS = 16
 RECENT_NAME = re.compile(r"_(\d+)h$")
 """Ends the name of a feature that averages the last hours before the origin; the number is how many."""
-MODULATORS = ("lead_decay_6h", "lead_decay_24h", "hour_sin", "hour_cos", "is_workday")
-DAY_KINDS = ("is_workday", "is_holiday", "is_bridge_day", "is_year_end")
-CLOCK = ("hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2")
 _TRACKED = (
-    "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.latent", "model.dropout",
-    "training.steps", "training.batch_size", "training.context_hours", "training.horizon_hours",
-    "training.learning_rate", "training.weight_decay", "training.warmup_steps", "training.gradient_clip",
+    "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.latent",
+    "model.dropout", "training.steps", "training.batch_size", "training.context_hours",
+    "training.horizon_hours", "training.learning_rate", "training.weight_decay", "training.warmup_steps", "training.gradient_clip",
     "training.reconstruction_weight", "training.kl_weight", "training.free_bits", "training.signal_dropout",
     "training.ema_decay", "training.validation_blocks", "training.validation_days", "training.seed",
     "training.threads",
@@ -65,8 +62,9 @@ class ModelConfig(_Frozen):
 
     @model_validator(mode="after")
     def _refuse_groups_that_do_not_fill_z(self) -> Self:
-        if self.latent == "categorical" and self.latent_dim % self.latent_groups:
-            raise ValueError(f"latent_dim must be a multiple of latent_groups, {self.latent_groups}")
+        classes, left = divmod(self.latent_dim, self.latent_groups)
+        if self.latent == "categorical" and (left or classes < 2):
+            raise ValueError(f"latent_dim must be 2, 3, ... times latent_groups, {self.latent_groups}")
         return self
 
 
@@ -79,6 +77,10 @@ class TrainingConfig(_Frozen):
     """Threads of one matrix product; another number gives other last bits."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: matrix products in half the bits; for a GPU, or a CPU with AVX512-BF16 or AMX."""
+    compile: Literal["no", "eager", "inductor"] = "no"
+    """Backend of `torch.compile`; minutes before the first step, so only for long runs on a GPU."""
     steps: int = Field(default=400, ge=1)
     """Optimiser steps at most."""
     batch_size: int = Field(default=32, ge=1)
@@ -170,39 +172,27 @@ class ExperimentConfig(_Frozen):
 class ModelDims:
     """Widths of the model's inputs: F observed, K known ahead, A actions, J skip features per target.
 
-    Of the skip features the first `skip_levels` are seasonal levels (last week, similar-day means); the rest
-    stand for the last hours before the origin. `modulators`, `days` and `clock` are columns
-    of the known-ahead inputs, which the seasonal path reads.
+    `direct` and `log_error` are the skip features that hold the direct forecast and the logarithm of its
+    usual error; None for the reference, which has neither.
     """
 
     observed: int
     known: int
     action: int
     skip: int
-    skip_levels: int
-    modulators: tuple[int, ...] = ()
-    days: tuple[int, ...] = ()
-    clock: tuple[int, ...] = ()
+    direct: int | None = None
+    log_error: int | None = None
     targets: int = len(TARGETS)
 
     @classmethod
     def of(cls, spec: FeatureSpec) -> ModelDims:
         """Read the widths from a feature spec."""
-        levels = [RECENT_NAME.search(name) is None for name in spec.skip_names]
+        from urbanwm.features.names import DIRECT_NAMES
 
-        def columns(names: tuple[str, ...]) -> tuple[int, ...]:
-            return tuple(spec.known_names.index(name) for name in names if name in spec.known_names)
-
-        return cls(
-            spec.observed_dim,
-            spec.known_dim,
-            spec.action_dim,
-            spec.skip_dim,
-            sum(levels),
-            columns(MODULATORS),
-            columns(DAY_KINDS),
-            columns(CLOCK),
+        direct, log_error = (
+            spec.skip_names.index(name) if name in spec.skip_names else None for name in DIRECT_NAMES
         )
+        return cls(spec.observed_dim, spec.known_dim, spec.action_dim, spec.skip_dim, direct, log_error)
 
 
 def experiment_names() -> list[str]:

@@ -18,7 +18,7 @@ class FastDropout(nn.Dropout):
     the mask, as with `nn.Dropout`. Elsewhere than on a CPU it is `nn.Dropout`.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name torch gave it
         """Drop elements in training; return the input otherwise."""
         if not self.training or self.p == 0.0:
             return input

@@ -28,8 +28,7 @@ from urbanwm.model.predictor import (
     Predictor,
     QuantilePredictor,
 )
-from urbanwm.model.seasonal import LOG_SCALE_MAX, SeasonalPath
-from urbanwm.model.world_model import UrbanWorldModel
+from urbanwm.model.world_model import INNOVATION_MAX, UrbanWorldModel
 
 OPSET = 17
 IR_VERSION = 9
@@ -170,53 +169,25 @@ def _draw(latent: Latent, graph: GraphBuilder, raw: str) -> str:
 
 
 def _encode(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Join observation, mask and innovation (observation minus seasonal path) and encode them."""
-    seasonal = _seasonal(model, graph)
+    """Join observation, mask and innovation (observation minus direct forecast, in usual errors); encode."""
     bounds = (graph.integers(0), graph.integers(model.dims.targets), graph.integers(2))
     observed, mask = (graph.op("Slice", name, *bounds) for name in ("observed", "observed_mask"))
-    innovation = graph.op("Mul", graph.op("Sub", observed, seasonal), mask)
+    relative = graph.op("Div", graph.op("Sub", observed, _direct(model, graph)), _usual_error(model, graph))
+    limits = (graph.weight(-INNOVATION_MAX), graph.weight(INNOVATION_MAX))
+    innovation = graph.op("Clip", graph.op("Mul", relative, mask), *limits)
     joined = graph.op("Concat", "observed", "observed_mask", innovation, axis=-1)
     return graph.sequential(model.encoder.net, joined)
 
 
-def _seasonal(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Return the seasonal path `(batch, hours, 3)`."""
-    path = _path_of(model)
-    _, targets, features = path.skip_weights.shape
-    bias, by_modulator = path.skip_weights[0].flatten(), path.skip_weights[1:].flatten(1).t()
-    modulation, profiles = _calendar(path, graph)
-    weights = graph.linear(modulation, by_modulator, bias)
-    weights = graph.op("Reshape", weights, graph.integers(0, 0, targets, features))
-    total = graph.op("ReduceSum", graph.op("Mul", "skip", weights), graph.integers(-1), keepdims=0)
-    return graph.op("Add", total, graph.product(profiles, path.profile_weights))
+def _direct(model: UrbanWorldModel, graph: GraphBuilder) -> str:
+    """Return the direct forecast `(batch, hours, 3)`."""
+    return graph.op("Gather", "skip", graph.weight(np.array(model.dims.direct, dtype=np.int64)), axis=-1)
 
 
-def _scale(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Return the scale of the quantiles `(batch, hours, 3, 1)`."""
-    path = _path_of(model)
-    features = graph.op("Concat", *_calendar(path, graph), axis=-1)
-    logarithm = graph.linear(features, path.scale_weights[:, 1:], path.scale_weights[:, 0])
-    bounds = (graph.weight(-LOG_SCALE_MAX), graph.weight(LOG_SCALE_MAX))
-    return graph.op("Unsqueeze", graph.op("Exp", graph.op("Clip", logarithm, *bounds)), graph.integers(-1))
-
-
-def _calendar(path: SeasonalPath, graph: GraphBuilder) -> tuple[str, str]:
-    """Return the path's modulators (without the 1) and profiles."""
-    modulation, clock, days = (
-        graph.op("Gather", "known", graph.integers(*columns), axis=-1)
-        for columns in (path.modulators, path.clock, path.days)
-    )
-    one = graph.op("Unsqueeze", days, graph.integers(-1))
-    by_hour = graph.op("Mul", one, graph.op("Unsqueeze", clock, graph.integers(2)))
-    by_day = graph.op("Concat", one, by_hour, axis=-1)
-    flat = graph.op("Reshape", by_day, graph.integers(0, 0, len(path.days) * (1 + len(path.clock))))
-    return modulation, graph.op("Concat", clock, flat, axis=-1)
-
-
-def _path_of(model: UrbanWorldModel) -> SeasonalPath:
-    if model.seasonal is None:
-        raise InternalContractBroken("the reference has no seasonal path")
-    return model.seasonal
+def _usual_error(model: UrbanWorldModel, graph: GraphBuilder) -> str:
+    """Return the usual error of the direct forecast `(batch, hours, 3)`."""
+    column = graph.weight(np.array(model.dims.log_error, dtype=np.int64))
+    return graph.op("Exp", graph.op("Gather", "skip", column, axis=-1))
 
 
 def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
@@ -235,9 +206,15 @@ def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
     raw = graph.linear(raw, head.out.weight, head.out.bias)
     raw = graph.op("Reshape", raw, graph.integers(0, 0, head.targets, quantiles))
     deviation, raw_steps = graph.split(raw, quantiles - steps, steps)
-    median = graph.op("Add", graph.op("Unsqueeze", _seasonal(model, graph), graph.integers(-1)), deviation)
-    scaled = graph.op("Mul", graph.op("Softplus", raw_steps), _scale(model, graph))
-    return graph.op("Add", median, graph.op("MatMul", scaled, graph.weight(head.steps_to_quantiles)))
+    spread = graph.op("MatMul", graph.op("Softplus", raw_steps), graph.weight(head.steps_to_quantiles))
+    direct, usual_error = (
+        graph.op("Unsqueeze", part, graph.integers(-1))
+        for part in (_direct(model, graph), _usual_error(model, graph))
+    )
+    departure = graph.op("Sub", graph.op("Add", deviation, spread), graph.weight(head.start))
+    kept = graph.op("Mul", departure, graph.weight(head.share.unsqueeze(-1)))
+    relative = graph.op("Add", graph.weight(head.start), kept)
+    return graph.op("Add", direct, graph.op("Mul", usual_error, relative))
 
 
 def _affine(graph: GraphBuilder, x: str, scale: float, offset: float) -> str:

@@ -42,7 +42,7 @@ class Latent(Protocol):
         """Prepare the noise of all hours for `draw`."""
 
     def hours(self, values: Tensor) -> list[tuple[Tensor, ...]]:
-        """Cut beliefs, or gradients by them, `(T, B, P)` into views per hour, as `draw` and `pull` take them."""
+        """Cut beliefs, or gradients by them, `(T, B, P)` into views per hour for `draw` and `pull`."""
 
     def draw(self, raw: tuple[Tensor, ...], drive: Tensor, z: Tensor) -> None:
         """As `sample` for one hour, into `z`; `raw` becomes the belief."""
@@ -73,17 +73,17 @@ class GaussianLatent:
 
     def bound(self, raw: Tensor) -> Tensor:
         """Clamp the log-variance."""
-        mean, logvar = raw.split(self.width, dim=-1)
+        mean, logvar = raw.chunk(2, dim=-1)
         return torch.cat([mean, logvar.clamp(self.logvar_min, LOGVAR_MAX)], dim=-1)
 
     def sample(self, belief: Tensor, noise: Tensor) -> Tensor:
         """Draw z; with noise 0 the mean."""
-        mean, logvar = belief.split(self.width, dim=-1)
+        mean, logvar = belief.chunk(2, dim=-1)
         return mean + noise * torch.exp(0.5 * logvar)
 
     def kl(self, q: Tensor, p: Tensor) -> Tensor:
         """Return KL(q‖p), summed over Z."""
-        (q_mean, q_logvar), (p_mean, p_logvar) = q.split(self.width, dim=-1), p.split(self.width, dim=-1)
+        (q_mean, q_logvar), (p_mean, p_logvar) = q.chunk(2, dim=-1), p.chunk(2, dim=-1)
         excess = q_logvar - p_logvar
         distance = (q_mean - p_mean).square() * torch.exp(-p_logvar)
         return 0.5 * (torch.exp(excess) + distance - 1.0 - excess).sum(dim=-1)
@@ -94,7 +94,7 @@ class GaussianLatent:
 
     def hours(self, values: Tensor) -> list[tuple[Tensor, ...]]:
         """Return mean and log-variance of every hour."""
-        mean, logvar = values.split(self.width, dim=-1)
+        mean, logvar = values.chunk(2, dim=-1)
         return list(zip(mean.unbind(0), logvar.unbind(0), strict=True))
 
     def draw(self, raw: tuple[Tensor, ...], drive: Tensor, z: Tensor) -> None:
@@ -105,7 +105,7 @@ class GaussianLatent:
 
     def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
         """Return dz/dlogvar = (z - mean) / 2, 0 where the bound holds."""
-        mean, logvar = belief.split(self.width, dim=-1)
+        mean, logvar = belief.chunk(2, dim=-1)
         return (z - mean).mul_(0.5).mul_(self._inside(logvar))
 
     def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
@@ -187,8 +187,8 @@ class CategoricalLatent:
     def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
         """Add the derivative of the probabilities, p · (dz - Σ p dz), without the uniform's share."""
         share, gradient = self._grouped(slopes), self._grouped(d_z)
-        d_softmax = torch.ops.aten._softmax_backward_data(gradient, share, -1, share.dtype)
+        d_softmax = share * (gradient - (share * gradient).sum(dim=-1, keepdim=True))
         d_raw[0].add_(d_softmax.flatten(-2), alpha=1.0 - UNIMIX)
 
     def _grouped(self, values: Tensor) -> Tensor:
-        return values.unflatten(-1, (self.groups, self.classes))
+        return values.view(*values.shape[:-1], self.groups, self.classes)

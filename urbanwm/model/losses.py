@@ -54,7 +54,7 @@ def reference_loss(
     path = model.observe(batch, noise, hours=batch.target.shape[1])
     prior = model.rssm.prior(path.h)
     kl = model.rssm.kl(path.belief, prior).mean()
-    error = (model.decode(path.h, path.z, batch.skip, batch.known).squeeze(-1) - batch.target).square()
+    error = (model.decode(path.h, path.z, batch.skip).squeeze(-1) - batch.target).square()
     per_signal = masked_mean(error, batch.target_mask)
     reconstruction = per_signal.mean()
     total = recipe.reconstruction_weight * reconstruction + kl_weight(recipe, step) * kl
@@ -77,7 +77,7 @@ def open_loop_loss(
         noise[:, hours:],
     )
     h, z = torch.cat([seen.h, ahead.h], dim=1), torch.cat([seen.z, ahead.z], dim=1)
-    output = model.decode(h, z, batch.skip, batch.known)
+    output = model.decode(h, z, batch.skip)
     pinball = quantile_loss(output, batch.target)
     context = masked_mean(pinball[:, :hours], batch.target_mask[:, :hours])
     horizon = masked_mean(pinball[:, hours:], batch.target_mask[:, hours:])

@@ -19,8 +19,6 @@ ENERGY_SCALE_MWH, ENERGY_FLOOR_MWH = 2000.0, 100.0
 TRAFFIC_MAX = 2.0
 MINIMUM_STEP = 1e-3
 """Smallest step between two quantiles, in normalised units, that a head is started with."""
-INITIAL_SPREAD = 0.5
-"""Standard deviation of the forecast error, in normalised units, that the untrained quantiles assume."""
 
 
 class Predictor(nn.Module):
@@ -50,11 +48,12 @@ class Predictor(nn.Module):
 
 
 class QuantilePredictor(nn.Module):
-    """Seven quantiles per target in normalised units: the seasonal path plus the network's deviation from it.
+    """Seven quantiles per target in normalised units: the direct forecast's, moved by the network.
 
-    The median is `seasonal + deviation`; the other quantiles are reached from it by positive steps
-    (cumulative softplus, times the usual size of the error), so they cannot cross. The output layer starts at
-    zero: before training the median *is* the seasonal path.
+    The network speaks in units of the direct forecast's usual error: its median is `deviation`, and the other
+    quantiles are reached from it by positive steps (cumulative softplus), so that they cannot cross. Of its
+    departure from where it began, the quantiles of the direct forecast's own errors, a share per target is
+    kept: as much as held-out hours support. The output layer's weights start at zero.
     """
 
     steps_to_quantiles: Tensor
@@ -69,33 +68,39 @@ class QuantilePredictor(nn.Module):
         )
         self.out = nn.Linear(hidden_dim, targets * len(QUANTILE_LEVELS))
         self.register_buffer("steps_to_quantiles", _steps_to_quantiles(), persistent=False)
+        self.share = nn.Parameter(torch.ones(targets), requires_grad=False)
+        self.start = nn.Parameter(torch.zeros(targets, len(QUANTILE_LEVELS)), requires_grad=False)
         with torch.no_grad():
             self.out.weight.zero_()
             self.out.bias.zero_()
-        gaussian = NormalDist(sigma=INITIAL_SPREAD)
+        gaussian = NormalDist()
         for target in range(targets):
             self.start_at(target, [gaussian.inv_cdf(level) for level in QUANTILE_LEVELS])
 
     @torch.no_grad()
     def start_at(self, target: int, quantiles: Sequence[float]) -> None:
-        """Make `quantiles` (ascending, around the path, at scale 1) one target's answer to every state."""
+        """Make `quantiles` (ascending, in usual errors from the direct forecast) the answer to any state."""
         steps = [max(upper - lower, MINIMUM_STEP) for lower, upper in pairwise(quantiles)]
         raw = [quantiles[QUANTILE_LEVELS.index(0.5)], *(math.log(math.expm1(step)) for step in steps)]
         self.out.bias.view(self.targets, -1)[target] = torch.tensor(raw)
+        self.start[target] = self._quantiles(self.out.bias.view(self.targets, -1)[target])
 
     @torch.no_grad()
-    def shrink(self, shares: Sequence[float]) -> None:
-        """Keep only a share (0 to 1) of each target's deviation from the seasonal path; the spread stays."""
-        for target, share in enumerate(shares):
-            self.out.weight.view(self.targets, len(QUANTILE_LEVELS), -1)[target, 0] *= share
-            self.out.bias.view(self.targets, -1)[target, 0] *= share
+    def keep(self, shares: Sequence[float]) -> None:
+        """Keep this share (0 to 1) of each target's departure from the start."""
+        self.share.copy_(torch.tensor(shares))
 
-    def forward(self, state: Tensor, seasonal: Tensor, scale: Tensor) -> Tensor:
-        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)`, seasonal path and scale `(..., 3)`."""
+    def forward(self, state: Tensor, direct: Tensor, usual_error: Tensor) -> Tensor:
+        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)`, direct forecast and error `(..., 3)`."""
         raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
-        median = seasonal.unsqueeze(-1) + raw[..., :1]
-        steps = functional.softplus(raw[..., 1:]) * scale.unsqueeze(-1)
-        quantiles: Tensor = median + steps @ self.steps_to_quantiles
+        departure = self._quantiles(raw) - self.start
+        relative = self.start + self.share.unsqueeze(-1) * departure
+        quantiles: Tensor = direct.unsqueeze(-1) + usual_error.unsqueeze(-1) * relative
+        return quantiles
+
+    def _quantiles(self, raw: Tensor) -> Tensor:
+        """Return ascending quantiles `(..., 7)` of the output layer's median and steps `(..., 7)`."""
+        quantiles: Tensor = raw[..., :1] + functional.softplus(raw[..., 1:]) @ self.steps_to_quantiles
         return quantiles
 
 

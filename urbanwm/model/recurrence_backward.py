@@ -98,10 +98,10 @@ def gradients(
 
 def _gate_slopes(tape: Tape) -> Tensor:
     """Return rows with d gate / d h_t for every hour, zero where a slot has no hour."""
-    T, B, D = tape.head.shape
-    candidate, reset, update, hidden_n, _ = tape.rows[:T].split(D, dim=2)
+    T, _, D = tape.head.shape
+    candidate, reset, update, hidden_n, _ = tape.rows[:T].chunk(SLOTS, dim=2)
     slopes = torch.empty_like(tape.rows)
-    by_candidate, by_reset, by_update, by_hidden_n, _ = slopes[:T].split(D, dim=2)
+    by_candidate, by_reset, by_update, by_hidden_n, _ = slopes[:T].chunk(SLOTS, dim=2)
     _aten.tanh_backward.grad_input(1.0 - update, candidate, grad_input=by_candidate)
     _aten.sigmoid_backward.grad_input(tape.hs[:T] - candidate, update, grad_input=by_update)
     _aten.sigmoid_backward.grad_input(by_candidate * hidden_n, reset, grad_input=by_reset)
@@ -132,7 +132,7 @@ def _run_back(
     (hours, _, D), z_dim = tape.head.shape, tape.zs.shape[2]
     d_h, d_z, d_belief = (part.unbind(0) for part in derivatives[:3])
     d_parts, d_rows = latent.hours(derivatives[2]), derivatives[3]
-    d_gates = d_rows[..., : HEAD * D].unflatten(-1, (SLOTS - 1, D)).unbind(0)
+    d_gates = d_rows.view(hours + 1, -1, SLOTS, D)[:, :, :HEAD].unbind(0)
     by_latent, by_hidden = slots(d_rows, INPUT_N, UPDATE), slots(d_rows, RESET, HEAD)
     d_head, update = slots(d_rows, HEAD, HEAD), slots(tape.rows, UPDATE, UPDATE)
     head_slopes, d_h_once = _head_slopes(tape, silu=silu).unbind(0), derivatives[0].unsqueeze(2).unbind(0)

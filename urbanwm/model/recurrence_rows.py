@@ -115,7 +115,7 @@ def started_rows(
     packed: Packed,
     arithmetic: Arithmetic,
 ) -> Tensor:
-    """Return the rows with all that is known beforehand: biases, inputs `(T, B, I)`, embedding `(T, B, E)`."""
+    """Return the rows with what is known beforehand: biases, inputs `(T, B, I)`, embedding `(T, B, E)`."""
     (T, B, inputs_dim), D = inputs.shape, packed.from_hidden.shape[0]
     bias_ih, bias_hh, head_bias = biases
     gate_bias = torch.cat([bias_ih[2 * D :], bias_ih[: 2 * D] + bias_hh[: 2 * D]])

@@ -60,6 +60,7 @@ class RSSM(nn.Module):
         self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.latent: Latent = latent or GaussianLatent(latent_dim, REFERENCE_LOGVAR_MIN)
         self.silu, self.noise_scale = silu, noise_scale
+        self.run = run_recurrence
         activation, parameters = nn.SiLU if silu else nn.ReLU, self.latent.parameters
         self.recurrent = nn.GRUCell(latent_dim + input_dim, hidden_dim)
         self.prior_net = nn.Sequential(
@@ -119,7 +120,7 @@ class RSSM(nn.Module):
             cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh,
             first.weight, first.bias, last.weight, last.bias,
         )  # fmt: skip
-        path = run_recurrence(
+        path = self.run(
             inputs.transpose(0, 1),
             embedding,
             self.noise_scale * noise.transpose(0, 1),

@@ -20,10 +20,13 @@ from urbanwm.model.latent import CategoricalLatent, GaussianLatent, Latent
 from urbanwm.model.predictor import Predictor, QuantilePredictor
 from urbanwm.model.recurrence import Trajectory
 from urbanwm.model.rssm import REFERENCE_LOGVAR_MIN, RSSM, STEADY_LOGVAR_MIN, State
-from urbanwm.model.seasonal import SeasonalPath
 
 if TYPE_CHECKING:
     from urbanwm.features import Windows
+
+
+INNOVATION_MAX = 10.0
+"""Innovations are cut here, in usual errors: one wild value must not own the state."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,15 @@ class UrbanWorldModel(nn.Module):
 
     The reference encodes one observation as z_0 with h_0 = 0, imagines from the prior though it was trained
     on posteriors, and sees neither masks nor the calendar ahead. The urban model filters a context window
-    through the posterior, feeds masks and the innovation (observation minus seasonal path) to the encoder
-    and everything known ahead to the GRU, and answers with quantiles around a linear seasonal path.
+    through the posterior, feeds masks and the innovation (observation minus direct forecast, in usual errors)
+    to the encoder and everything known ahead to the GRU, and answers with quantiles around that forecast.
     """
 
     def __init__(self, config: ModelConfig, dims: ModelDims) -> None:
         """Make the networks from the current random state of torch."""
         super().__init__()
-        seasonal = (dims.skip_levels, dims.modulators, dims.days, dims.clock)
-        if config.kind == "urban" and not (all(seasonal) and dims.observed >= dims.targets):
-            raise InternalContractBroken(
-                "the urban model needs the targets, seasonal features and a calendar"
-            )
+        if config.kind == "urban" and (dims.direct is None or dims.observed < dims.targets):
+            raise InternalContractBroken("the urban model needs the targets and a direct forecast of them")
         self.config, self.dims = config, dims
         d, z, cured = config.hidden_dim, config.latent_dim, config.kind == "urban"
         encoder_in = 2 * dims.observed + dims.targets if cured else dims.observed
@@ -98,7 +98,6 @@ class UrbanWorldModel(nn.Module):
         )
         head = QuantilePredictor if cured else Predictor
         self.predictor = head(d + z, d, dims.targets, dropout=config.dropout)
-        self.seasonal = SeasonalPath(dims) if cured else None
 
     def initial(self, batch: int) -> State:
         """Return the belief before anything was seen."""
@@ -107,10 +106,11 @@ class UrbanWorldModel(nn.Module):
     def embed(self, batch: Batch, hours: slice) -> Tensor:
         """Encode the observations of some hours: `(B, T, Z)`."""
         observed = batch.observed[:, hours]
-        if self.seasonal is not None:
+        if self.config.kind == "urban":
             mask, targets = batch.observed_mask[:, hours], self.dims.targets
-            seasonal = self.seasonal(batch.skip[:, hours], batch.known[:, hours])
-            innovation = (observed[..., :targets] - seasonal) * mask[..., :targets]
+            direct, usual_error = self.direct(batch.skip[:, hours])
+            innovation = (observed[..., :targets] - direct) / usual_error * mask[..., :targets]
+            innovation = innovation.clamp(-INNOVATION_MAX, INNOVATION_MAX)
             observed = torch.cat([observed, mask, innovation], dim=-1)
         embedding: Tensor = self.encoder(observed)
         return embedding
@@ -145,7 +145,7 @@ class UrbanWorldModel(nn.Module):
             noise: Standard normal `(B, H, Z)`, or zeros for the latent means.
         """
         path = self.rssm.imagine(self.inputs(known, action), state, noise)
-        return Imagined(self.decode(path.h, path.z, skip, known), path.h, path.z)
+        return Imagined(self.decode(path.h, path.z, skip), path.h, path.z)
 
     def forecast(self, batch: Batch, noise: Tensor) -> Imagined:
         """Filter the context, then imagine the rest of the windows; `noise` `(B, T, Z)`."""
@@ -156,14 +156,18 @@ class UrbanWorldModel(nn.Module):
             state, batch.known[:, rest], batch.action[:, rest], batch.skip[:, rest], noise[:, rest]
         )
 
-    def decode(self, h: Tensor, z: Tensor, skip: Tensor, known: Tensor) -> Tensor:
+    def decode(self, h: Tensor, z: Tensor, skip: Tensor) -> Tensor:
         """Read the forecast `(..., 3, Q)` out of states."""
         states = torch.cat([h, z], dim=-1)
-        if self.seasonal is None:
+        if self.config.kind == "reference":
             output: Tensor = self.predictor(states)
         else:
-            output = self.predictor(states, self.seasonal(skip, known), self.seasonal.scale(known))
+            output = self.predictor(states, *self.direct(skip))
         return output
+
+    def direct(self, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the direct forecast and its usual error, `(..., 3)` each, of skip features `(..., 3, J)`."""
+        return skip[..., self.dims.direct], skip[..., self.dims.log_error].exp()
 
     def loss(self, batch: Batch, noise: Tensor, recipe: TrainingConfig, step: int) -> losses.Losses:
         """Return the training loss at a step and its parts; `noise` `(B, T, Z)`."""
@@ -173,7 +177,7 @@ class UrbanWorldModel(nn.Module):
 
     def parameter_count(self) -> int:
         """Return the number of trainable values."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
 
 def _latent(config: ModelConfig) -> Latent:

@@ -32,7 +32,7 @@ COVERAGE_LOW, COVERAGE_HIGH = 0.75, 0.985
 """Live coverage of the 90 % interval outside of which it is named."""
 COVERAGE_ORIGINS = 14
 """Origin days without which live coverage says nothing: neighbouring days share their weather."""
-SKILL_DAYS = 5
+SKILL_DAYS = 3
 """Origin days in a row below the baseline that are named."""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from urbanwm.features.calendar import CityCalendar
+from urbanwm.features.calendar import HOURS_PER_DAY, CityCalendar
 from urbanwm.monitoring.similar import deviations
 
 Float = NDArray[np.float64]
@@ -29,6 +29,8 @@ YARDSTICK_WINDOWS: Final = 90
 HISTORY_DAYS: Final = 1100
 LIMIT: Final = 3.5
 """Root mean squares of earlier windows; see the measured false alarms in docs/runbook.md."""
+NEGLIGIBLE_CHANGE: Final = 0.05
+"""A change of the level below this is not worth a person's time, however steady the signal is."""
 SEASON_HALF_WIDTH_DAYS: Final = 7
 SEASON_SHRINKAGE_YEARS: Final = 0.5
 """k earlier years count k / (k + this): one year's weather is not yet a season."""
@@ -69,9 +71,11 @@ def drift(series: pd.Series, signal: str, calendar: CityCalendar) -> Drift | Non
     return Drift(float(np.expm1(windows[-1])), None if np.isnan(score) else float(score))
 
 
-def window_deviations(series: pd.Series, signal: str, calendar: CityCalendar) -> Float:
+def window_deviations(
+    series: pd.Series, signal: str, calendar: CityCalendar, history_days: int = HISTORY_DAYS
+) -> Float:
     """Return, per whole local day, the deviation of the window that it ends, season taken off, `(days,)`."""
-    recent = series.iloc[-HISTORY_DAYS * 24 :]
+    recent = series.iloc[-history_days * HOURS_PER_DAY :]
     found = deviations(recent, signal, calendar, gap_days=WINDOW_DAYS - 1)
     values = found.values[: found.whole_days()]
     enough = (~np.isnan(values)).sum(axis=1) >= HOURS_PER_DAY_MIN
@@ -106,5 +110,5 @@ def window_scores(windows: Float, first: int = 0) -> Float:
         past = windows[: day - WINDOW_DAYS + 1]
         past = past[~np.isnan(past)]
         if len(past) >= YARDSTICK_WINDOWS:
-            scores[day] = windows[day] / max(float(np.sqrt(np.mean(past**2))), np.finfo(float).tiny)
+            scores[day] = windows[day] / max(float(np.sqrt(np.mean(past**2))), NEGLIGIBLE_CHANGE / LIMIT)
     return scores

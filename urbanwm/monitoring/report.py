@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from urbanwm.evaluation.metrics import ALL, BUCKETS
+from urbanwm.markdown import table
 from urbanwm.monitoring.alerts import Alert, blocking_reasons
 from urbanwm.monitoring.live import DayScore, LiveScore, days_below
 
@@ -91,8 +92,6 @@ class MonitorReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        from dataclasses import asdict
-
         document = asdict(self) | {"as_of": self.as_of.isoformat(), "blocking": self.blocking}
         document["days"] = [day.to_dict() for day in self.days]
         document["days_below_baseline"] = {city: self.days_below_baseline(city) for city in self.cities}
@@ -105,6 +104,42 @@ class MonitorReport:
         lines += [f"  {score.text()}" for score in self.live if score.bucket == ALL]
         lines += [f"  not run: {error}" for error in self.errors]
         return "\n".join(lines)
+
+    def live_table(self) -> list[dict[str, Any]]:
+        """Return the live scores as rows for a page."""
+        return [asdict(row) for row in self.live]
+
+    def feed_table(self) -> list[dict[str, Any]]:
+        """Return age and drift of every feed as rows for a page."""
+        drift = {(row.city, row.signal): row for row in self.drift}
+        rows = []
+        for feed in self.freshness:
+            judged = drift.get((feed.city, feed.signal))
+            rows.append(
+                {
+                    "city": feed.city,
+                    "signal": feed.signal,
+                    "age_hours": feed.age_hours,
+                    "change": judged.change if judged else None,
+                    "drift_score": judged.score if judged else None,
+                }
+            )
+        return rows
+
+    def markdown(self) -> str:
+        """Return the report as Markdown, as the orchestrator shows it."""
+        head = [f"## Monitoring of {self.as_of:%Y-%m-%d %H:%M} UTC", ""]
+        if not self.alerts:
+            return "\n".join([*head, "Nothing is wrong."])
+        rows = (asdict(alert) | {"where": alert.where or "everywhere"} for alert in self.alerts)
+        columns = {
+            "severity": "{severity}",
+            "alert": "`{key}`",
+            "where": "{where}",
+            "what": "{message}",
+            "what to do": "{runbook}",
+        }
+        return "\n".join([*head, *table(rows, columns)])
 
     def metrics(self) -> dict[str, float]:
         """Return flat metrics under names that stay the same, as means over cities where they are scores.

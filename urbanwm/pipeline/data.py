@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -169,8 +169,3 @@ def _cut(city: City, lake: Lake, version: int, end: datetime) -> CityRecord:
 def _present(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave out the signals that the city does not have."""
     return frame.dropna(axis="columns", how="all")
-
-
-def local_midnight(day: date, city: City) -> datetime:
-    """Return the start of a local day, UTC."""
-    return city.local_hour(day)

@@ -8,9 +8,11 @@ from typing import Final
 
 import pandas as pd
 
+from urbanwm.assumptions import load_assumptions
 from urbanwm.evaluation.verification import verify
 from urbanwm.figures import error_by_lead, forecast_fan, reliability
 from urbanwm.lake.reader import LakeReader
+from urbanwm.measures import measure_estimates
 from urbanwm.model.bundle import Bundle
 from urbanwm.model_card import RELIABILITY_FIGURE, CityData, model_card
 from urbanwm.pipeline.data import NightData
@@ -73,11 +75,18 @@ def _log_card(plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], train
     """Write the model card from the bundle, the record and the verification."""
     references = {name: tables[name] for name in REFERENCES if name in tables}
     verification = verify(tables[CHALLENGER], references)
+    bundle = Bundle.load(trained.bundle)
+    assumptions = load_assumptions(bundle.assumptions)
     data = {
-        name: CityData.of(record.city, record.frame, record.origins)
+        name: CityData.of(
+            record.city,
+            record.frame,
+            record.origins,
+            measure_estimates(record.city, record.frame, assumptions),
+        )
         for name, record in plan.data.records.items()
     }
-    card = model_card(Bundle.load(trained.bundle), data, verification, parameters=trained.parameters)
+    card = model_card(bundle, data, verification, parameters=trained.parameters)
     run.log_text(card, "model_card.md")
     run.log_figure(reliability(verification.pit), RELIABILITY_FIGURE)
     run.log_json(verification.to_dict(), "evaluation/verification.json")

@@ -82,14 +82,14 @@ def fit(
     bundle = export_bundle(
         result.model,
         plan.experiment,
-        spec,
+        result.spec,
         result.calibration,
         load_assumptions(ASSUMPTIONS).model_dump(mode="json"),
         collect_provenance().to_dict() | {"run_id": run_id} | tags,
         folder / "bundle",
     )
     laps.lap("export")
-    return Fitted(result, spec, series, bundle)
+    return Fitted(result, result.spec, result.series, bundle)
 
 
 def _start_weights(candidate: Candidate, registry: Registry) -> Any:  # noqa: ANN401 - tensors, or None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +24,6 @@ BASELINE: Final = "baseline"
 REFERENCES: Final = {"persistence": persistence, "climatology": climatology}
 YARDSTICKS: Final = (BASELINE, *REFERENCES)
 """Forecasters without weights, by the name under which their scores are logged."""
-RECORDS_KEPT: Final = 8
-"""City records that a worker remembers between two pieces of work."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +102,6 @@ def _forecast(record: CityRecord, model: str, horizon_hours: int) -> pd.DataFram
 
 
 def _record(job: ForecastJob) -> CityRecord:
-    """Read the job's city; a worker that was handed it before remembers."""
-    part = job.window["cities"][job.city]
-    return _remembered(
-        job.settings, job.city, part["end"], tuple(part["origins"]), int(job.window["lake_version"])
-    )
-
-
-@lru_cache(maxsize=RECORDS_KEPT)
-def _remembered(
-    settings: Settings, city: str, end: str, origins: tuple[str, ...], version: int
-) -> CityRecord:
-    window = {"lake_version": version, "cities": {city: {"end": end, "origins": list(origins)}}}
-    return read_window(window, settings)[city]
+    """Read the job's city: the same version of the lake, the same hours."""
+    city = {job.city: job.window["cities"][job.city]}
+    return read_window({**job.window, "cities": city}, job.settings)[job.city]

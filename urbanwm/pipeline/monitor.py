@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -30,6 +30,7 @@ from urbanwm.monitoring.feeds import VOLUME
 from urbanwm.monitoring.live import by_bucket, by_day, live_scores, with_observed
 from urbanwm.monitoring.notify import Notifier
 from urbanwm.monitoring.stored import ForecastStore
+from urbanwm.pipeline.monitor_log import log_monitor
 from urbanwm.pipeline.stored_forecasts import StoredForecasts, serving_champion, store_forecasts
 from urbanwm.settings import Settings
 
@@ -89,7 +90,7 @@ def run_monitor(
         clock: Handed to the registry.
         checks: Alerts that the night found already (data checks, a failure, a rollback); None: the data
             checks are made here.
-        tell: Whether alerts go to log and webhook.
+        tell: Whether alerts go to log and webhook, and the scores to the tracker.
 
     Raises:
         BadInput: An unknown city, or an `as_of` without a time zone.
@@ -116,16 +117,34 @@ def run_monitor(
     if stored is not None:
         newest = stored[stored["origin"] == stored.groupby("city")["origin"].transform("max")]
         alerts += forecast_alerts(newest, frames)
-    if errors:
-        alerts.append(make_alert("monitor_incomplete", "; ".join(errors)))
-    alerts = by_severity(alerts)
-    told = _notifier(settings).tell(alerts, moment, list(cities)).to_dict() if tell else {}
     freshness = [
         row
         for name, frame in frames.items()
         for row in feed_ages(cities[name], frame, sight.end(cities[name]))
     ]
-    return MonitorReport(moment, list(cities), champion, alerts, live, days, freshness, drifts, told, errors)
+    report = MonitorReport(
+        moment, list(cities), champion, by_severity(alerts), live, days, freshness, drifts, errors=errors
+    )
+    return _tell(settings, report, clock) if tell else _with_errors(report)
+
+
+def _tell(settings: Settings, report: MonitorReport, clock: Clock) -> MonitorReport:
+    """Send scores to the tracker and alerts to people; a tracker that is away is itself an alert."""
+    try:
+        log_monitor(settings, report, clock)
+    except (UrbanWMError, OSError) as error:
+        report = replace(report, errors=[*report.errors, f"the tracker took no scores: {error}"])
+    report = _with_errors(report)
+    told = _notifier(settings).tell(report.alerts, report.as_of, report.cities)
+    return replace(report, told=told.to_dict())
+
+
+def _with_errors(report: MonitorReport) -> MonitorReport:
+    """Add an alert for what could not run."""
+    if not report.errors:
+        return report
+    alert = make_alert("monitor_incomplete", "; ".join(report.errors))
+    return replace(report, alerts=by_severity([*report.alerts, alert]))
 
 
 @dataclass

@@ -10,12 +10,12 @@ from typing import Final
 from urbanwm.cities import nightly_city_names
 from urbanwm.clock import Clock, require_utc, utc_now
 from urbanwm.errors import BadInput, UrbanWMError
+from urbanwm.last_night import LastNight, read_last_night, write_last_night
+from urbanwm.lease import LeaseTaken, night_lease
 from urbanwm.monitoring import Alert, MonitorReport, make_alert
 from urbanwm.pipeline.data import read_night
 from urbanwm.pipeline.decision import NightDecision, Promote, decide_night
 from urbanwm.pipeline.intake import CityIngest, run_ingest
-from urbanwm.pipeline.last_night import LastNight, read_last_night, write_last_night
-from urbanwm.pipeline.lease import LeaseTaken, night_lease
 from urbanwm.pipeline.live_rollback import LiveRollback, rollback_if_worse
 from urbanwm.pipeline.monitor import data_checks, run_monitor, store_forecasts
 from urbanwm.pipeline.night_report import EXIT_HELD, NightReport, Status

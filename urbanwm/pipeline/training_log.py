@@ -14,7 +14,9 @@ WINDOW_FILE: Final = "evaluation/window.json"
 
 def log_inputs(plan: Plan, run: RunLog) -> None:
     """Log configuration, lineage and the hours on which every model of this night is judged."""
-    run.log_params(plan.experiment.flatten() | {"cities": ",".join(plan.data.records)})
+    # The name is a tag already; a compare page stays readable below 25 parameters.
+    params = {name: value for name, value in plan.experiment.flatten().items() if name != "name"}
+    run.log_params(params | {"cities": ",".join(plan.data.records)})
     run.log_json(plan.experiment.to_dict(), EXPERIMENT_FILE)
     run.log_json(plan.data.window(), WINDOW_FILE)
     for name, record in plan.data.records.items():

@@ -126,7 +126,7 @@ header h1 { margin: 0 0 .3rem; font-size: 1.7rem; letter-spacing: -.01em; }
 .badge { display: inline-block; padding: .1rem .7rem; border-radius: 1rem; color: #fff; font-size: .85rem; }
 .badge { vertical-align: middle; margin-left: .6rem; font-weight: 600; }
 .lead { color: var(--soft); font-size: 1.05rem; margin: .3rem 0 1.2rem; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .7rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(6.4rem, 1fr)); gap: .7rem; }
 .facts div, section { background: var(--paper); border: 1px solid var(--line); border-radius: .6rem; }
 .facts div { padding: .7rem .9rem; }
 .facts b { display: block; font-size: 1.35rem; font-weight: 600; font-variant-numeric: tabular-nums; }

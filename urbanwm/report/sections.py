@@ -66,11 +66,12 @@ def candidate_section(night: Mapping[str, Any]) -> Section:
         *(f"{name}, {SIGNALS[name].unit}" for name in TARGETS),
         "met the champion",
     ]
+    lost = [Text(f"{label} was lost: {why}", "warning") for label, why in (night.get("lost") or {}).items()]
     if not rows:
         return Section("Candidates", list(lost))
     note = Text(
-        "Mean absolute error on the held-out hours; in brackets how much smaller it is than that of hour-of-week "
-        "climatology."
+        "Mean absolute error on the held-out hours; in brackets how much smaller it is than that of "
+        "hour-of-week climatology."
     )
     return Section("Candidates", [Table(heads, rows), note, *lost])
 

@@ -106,7 +106,8 @@ class Config(SourceConfig):
         product: Which service; None takes air quality for pollutants, and for weather the forecast service's
             past hours with the archive before them.
         domain: CAMS domain of the air-quality service; the two do not join smoothly.
-        forecast_days: Days ahead to ask for beyond the window, 0 to 16; kept apart from observations.
+        forecast_days: Days to ask for beyond a window that ends now, 0 to 16 (air quality: to 7); they are
+            kept apart from observations.
     """
 
     product: Product | None = None
@@ -156,7 +157,8 @@ def fetch(ctx: FetchContext) -> Iterator[RawPayload]:
 
 def _plan(config: Config, ctx: FetchContext) -> Iterator[tuple[Product, Window]]:
     """Yield which service answers for which part of the window."""
-    window = Window(ctx.window.start, ctx.window.end + timedelta(days=config.forecast_days))
+    ahead = timedelta(days=config.forecast_days if ctx.window.end >= floor_hour(ctx.clock()) else 0)
+    window = Window(ctx.window.start, ctx.window.end + ahead)
     if config.product is not None or ctx.signal in AIR_QUALITY_SIGNALS:
         for piece in chunks(window, LONGEST_REQUEST):
             yield config.product or "air_quality", piece

@@ -51,12 +51,12 @@ class Quotas:
             return max(0.0, self._until.get(source, 0.0) - self.monotonic())
 
     def note(self, source: str, headers: Mapping[str, str], now: datetime) -> None:
-        """Remember what an answer's headers say."""
+        """Remember what an answer's headers say; an answer without such headers changes nothing."""
         rest = rest_seconds(headers, now)
         with self._lock:
             if rest > 0:
                 self._until[source] = self.monotonic() + rest
-            else:
+            elif any(f"{prefix}remaining" in headers for prefix in PREFIXES):
                 self._until.pop(source, None)
 
 

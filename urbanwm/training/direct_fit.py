@@ -17,28 +17,33 @@ from scipy.ndimage import gaussian_filter1d
 
 from urbanwm.features import CitySeries, FeatureSpec, Windows
 from urbanwm.features.calendar import HOURS_PER_DAY
-from urbanwm.features.direct import LEADS, LOG_ERROR_RANGE, POOLED, DirectColumns, DirectForecast
+from urbanwm.features.direct import (
+    FOLDS,
+    LOG_ERROR_RANGE,
+    POOLED,
+    DirectColumns,
+    DirectForecast,
+    fold_of,
+)
 from urbanwm.features.history import SMALLEST_ERROR
 
-FOLDS = 6
-PART_HOURS = 14 * HOURS_PER_DAY
-"""Consecutive fortnights belong to different folds: no window is judged on hours seen a moment before."""
 MAXIMUM_WINDOWS = 36_000
 """Windows per city: four years of hours; a longer record is thinned."""
 ERROR_WINDOWS = 3_000
 """Windows per city that the usual error is measured on."""
-WARM_UP_HOURS, WARM_UP_SHARE = 63 * HOURS_PER_DAY, 0.2
-"""The first weeks of a record, at most this share of it, are left out: their similar days are few and odd."""
-CHUNK = 512
+WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
+"""The first week of a signal, at most this share of the record, has no history and is not learned from."""
+CHUNK = 2048
 LEVELS = 9
 """The first regressors are seasonal levels, whose plain mean the weights are pulled to."""
-PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 10.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 10.0)
 """Candidates, per row, for levels, recent values, calendar and weather; the last switches a group off."""
 SMOOTHING_HOURS = (0.0, 1.0)
 """Candidates for how far an hour of the day borrows from its neighbours at the same lead."""
-ROUNDS = 2
-CHOICE_LEADS = (0, 2, 5, 11, 17, 23, 29, 35, 41, 47)
-"""Leads (from 0) that the choice is made on."""
+CHOICE_LEADS = 5
+"""Leads, spread over the horizon, that the choice is made on."""
+CHOICE_WINDOWS = 90 * HOURS_PER_DAY
+"""A record with fewer windows is too short to choose on: it takes the start."""
 CONSTANT_PENALTY = 1e-4
 ERROR_PENALTY = 1e-3
 ERROR_SMOOTHING = 2.0
@@ -48,15 +53,15 @@ Double = NDArray[np.float64]
 
 
 class _Sums(NamedTuple):
-    """Sums over windows per fold, hour and lead, `(FOLDS, 24, LEADS, …)`: x xᵀ, x r, r², and the count."""
+    """Sums over windows per fold, hour and lead, `(FOLDS, 24, L, …)`: x xᵀ, x r, r², and the number."""
 
     gram: Double
     moment: Double
     square: Double
-    count: Double
+    rows: Double
 
     def without(self, fold: int) -> _Sums:
-        """Return the sums over all folds but one, `(24, LEADS, …)`."""
+        """Return the sums over all folds but one, `(24, L, …)`."""
         return _Sums(*(part.sum(axis=0) - part[fold] for part in self))
 
     def whole(self) -> _Sums:
@@ -95,11 +100,6 @@ class DirectFit:
     errors: Double
 
 
-def fold_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the fold of each window, by the fortnight of its origin."""
-    return origins // PART_HOURS % FOLDS
-
-
 def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit:
     """Fit the regressions on every city's record.
 
@@ -111,8 +111,8 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
         spec: What their columns mean.
     """
     columns, names = DirectColumns(spec), list(series)
-    groups, targets = columns.groups, len(spec.targets)
-    rows = np.zeros((1 + len(names), targets, HOURS_PER_DAY, LEADS, sum(groups)), np.float32)
+    groups, targets, leads = columns.groups, len(spec.targets), spec.horizon_hours
+    rows = np.zeros((1 + len(names), targets, HOURS_PER_DAY, leads, sum(groups)), np.float32)
     folds = {name: np.zeros((FOLDS, *rows.shape[1:]), np.float32) for name in names}
     for target in range(targets):
         sums = {name: _sums(series[name], columns, target) for name in names}
@@ -140,7 +140,8 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
 
 def _chunks(series: CitySeries, most: int) -> Iterator[tuple[NDArray[np.int64], Windows]]:
     """Cut windows without context over the whole record, thinned evenly to at most `most`."""
-    last = len(series) - LEADS
+    leads = series.spec.horizon_hours
+    last = len(series) - leads
     step = max(1, -(-last // most))
     # A step prime to 24 visits every hour of the day.
     while np.gcd(step, HOURS_PER_DAY) > 1:
@@ -148,33 +149,33 @@ def _chunks(series: CitySeries, most: int) -> Iterator[tuple[NDArray[np.int64], 
     origins = np.arange(0, last + 1, step)
     for first in range(0, len(origins), CHUNK):
         part = origins[first : first + CHUNK]
-        yield part, series.windows(part, 0, LEADS)
+        yield part, series.windows(part, 0, leads)
 
 
 def _sums(series: CitySeries, columns: DirectColumns, target: int) -> _Sums:
     """Add up one target's products over a record; hours around a clock change are left out."""
-    width = sum(columns.groups)
-    shape = (FOLDS, HOURS_PER_DAY, LEADS)
+    width, leads = sum(columns.groups), np.arange(columns.spec.horizon_hours)
+    shape = (FOLDS, HOURS_PER_DAY, len(leads))
     sums = _Sums(*(np.zeros((*shape, *more)) for more in ((width, width), (width,), (), ())))
     for origins, windows in _chunks(series, MAXIMUM_WINDOWS):
         regressors = columns.inputs(windows).regressors[:, :, target]
         seen = _counted(series, origins, windows)[..., target]
         residual = (windows.target[:, :, target] - regressors[..., :LEVELS].mean(axis=-1)) * seen
         regressors = regressors * seen[..., None]
-        regular = windows.local_hour == (windows.local_hour[:, :1] + np.arange(LEADS)) % HOURS_PER_DAY
+        regular = windows.local_hour == (windows.local_hour[:, :1] + leads) % HOURS_PER_DAY
         for fold, hour in {*zip(fold_of(origins).tolist(), windows.local_hour[:, 0].tolist(), strict=True)}:
             pick = (fold_of(origins) == fold) & (windows.local_hour[:, 0] == hour) & regular.all(axis=1)
             x, r = np.swapaxes(regressors[pick], 0, 1), np.swapaxes(residual[pick], 0, 1)
-            cell = (fold, (hour + np.arange(LEADS)) % HOURS_PER_DAY, np.arange(LEADS))
+            cell = (fold, (hour + leads) % HOURS_PER_DAY, leads)
             sums.gram[cell] += np.swapaxes(x, 1, 2) @ x
             sums.moment[cell] += (np.swapaxes(x, 1, 2) @ r[..., None])[..., 0]
             sums.square[cell] += (r * r).sum(axis=1)
-            sums.count[cell] += seen[pick].sum(axis=0)
+            sums.rows[cell] += seen[pick].sum(axis=0)
     return sums
 
 
 def _counted(series: CitySeries, origins: NDArray[np.int64], windows: Windows) -> NDArray[np.float32]:
-    """Return `(B, T, 3)` 1.0 for the hours to learn from: observed, of a target with some weeks of history."""
+    """Return `(B, T, 3)` 1.0 for the hours to learn from: observed, of a target with a week of history."""
     observed = series.target_mask > 0
     first = np.where(observed.any(axis=0), observed.argmax(axis=0), len(series))
     warm_up = int(min(WARM_UP_HOURS, WARM_UP_SHARE * len(series)))
@@ -187,19 +188,21 @@ def _choose(sums: _Sums, groups: tuple[int, int, int, int]) -> _Choice:
 
     One setting is varied at a time, from a start that suits most records: enough, as the optimum is flat.
     """
-    judged = _Sums(*(part[:, :, CHOICE_LEADS] for part in sums))
+    if sums.rows[:, :, 0].sum() < CHOICE_WINDOWS:
+        return START
+    leads = np.linspace(0, sums.rows.shape[2] - 1, CHOICE_LEADS).round().astype(np.int64)
+    judged = _Sums(*(part[:, :, leads] for part in sums))
     smoothed = {hours: judged.smoothed(hours) for hours in SMOOTHING_HOURS}
 
     def error(choice: _Choice) -> float:
         return _left_out_error(judged, smoothed[choice.smoothing_hours], _penalty(choice, groups))
 
     best, least = START, error(START)
-    for _ in range(ROUNDS):
-        for setting in range(len(START.penalties) + 1):
-            for candidate in _alternatives(best, setting):
-                found = error(candidate)
-                if found < least:
-                    best, least = candidate, found
+    for setting in range(len(START.penalties) + 1):
+        for candidate in _alternatives(best, setting):
+            found = error(candidate)
+            if found < least:
+                best, least = candidate, found
     return best
 
 
@@ -223,9 +226,9 @@ def _penalty(choice: _Choice, groups: tuple[int, int, int, int]) -> Double:
 
 
 def _solve(sums: _Sums, penalty: Double, pull: Double | None = None) -> Double:
-    """Return ridge weights `(24, LEADS, P)`, pulled to `pull` (default 0) by `penalty` per row."""
+    """Return ridge weights `(24, L, P)`, pulled to `pull` (default 0) by `penalty` per row."""
     target = np.zeros_like(sums.moment) if pull is None else pull
-    gram = sums.gram + np.maximum(sums.count, 1.0)[..., None, None] * np.diag(penalty)
+    gram = sums.gram + np.maximum(sums.rows, 1.0)[..., None, None] * np.diag(penalty)
     moment = sums.moment - (sums.gram @ target[..., None])[..., 0]
     solved: Double = target + np.linalg.solve(gram, moment[..., None])[..., 0]
     return solved
@@ -243,7 +246,7 @@ def _left_out_error(sums: _Sums, smooth: _Sums, penalty: Double) -> float:
 
 
 class _Judged(NamedTuple):
-    """Left-out errors of one city, `(N, LEADS, 3)`, NaN = missing, what may explain their size, the hours."""
+    """Left-out errors of one city, `(N, L, 3)`, NaN = missing, what may explain their size, the hours."""
 
     error: Double
     inputs: NDArray[np.float32]
@@ -295,15 +298,15 @@ def _judge(city: CitySeries, columns: DirectColumns, weights: NDArray[np.float32
 
 
 def _by_cell(judged: _Judged) -> Double:
-    """Return the mean logarithm of the errors' size by hour and lead, smoothed, `(3, 24, LEADS)`."""
-    size, lead = judged.log_size, np.broadcast_to(np.arange(LEADS), judged.hour.shape)
-    cell = judged.hour * LEADS + lead
-    cells = np.zeros((size.shape[-1], HOURS_PER_DAY, LEADS))
+    """Return the mean logarithm of the errors' size by hour and lead, smoothed, `(3, 24, L)`."""
+    size, leads = judged.log_size, judged.hour.shape[1]
+    cell = judged.hour * leads + np.arange(leads)
+    cells = np.zeros((size.shape[-1], HOURS_PER_DAY, leads))
     for target in range(size.shape[-1]):
         seen = np.isfinite(size[..., target])
-        bins = HOURS_PER_DAY * LEADS
-        total = np.bincount(cell[seen], size[..., target][seen], bins).reshape(HOURS_PER_DAY, LEADS)
-        count = np.bincount(cell[seen], minlength=bins).reshape(HOURS_PER_DAY, LEADS).astype(np.float64)
+        bins = HOURS_PER_DAY * leads
+        total = np.bincount(cell[seen], size[..., target][seen], bins).reshape(HOURS_PER_DAY, leads)
+        count = np.bincount(cell[seen], minlength=bins).reshape(HOURS_PER_DAY, leads).astype(np.float64)
         smooth = [
             gaussian_filter1d(
                 gaussian_filter1d(part, ERROR_SMOOTHING, axis=0, mode="wrap"), ERROR_SMOOTHING, axis=1
@@ -314,16 +317,14 @@ def _by_cell(judged: _Judged) -> Double:
     return cells
 
 
-def _explain(
-    judged: Mapping[str, _Judged], cells: Mapping[str, Double]
-) -> tuple[Double, dict[str, Double]]:
+def _explain(judged: Mapping[str, _Judged], cells: Mapping[str, Double]) -> tuple[Double, dict[str, Double]]:
     """Return weights `(3, E)` of what makes errors large, and each city's mean inputs `(3, E)`."""
     width, targets = next(iter(judged.values())).inputs.shape[-1], len(next(iter(cells.values())))
     weights, centres = np.zeros((targets, width)), {name: np.zeros((targets, width)) for name in judged}
     for target in range(targets):
         gram, moment, count = np.zeros((width, width)), np.zeros(width), 0
         for name, part in judged.items():
-            usual = cells[name][target][part.hour, np.arange(LEADS)]
+            usual = cells[name][target][part.hour, np.arange(part.hour.shape[1])]
             excess = part.log_size[..., target] - usual
             seen = np.isfinite(excess)
             x = part.inputs[..., target, :][seen].astype(np.float64)
@@ -336,7 +337,7 @@ def _explain(
 
 def _relative(judged: _Judged, direct: DirectForecast, name: str) -> Double:
     """Return the errors over their usual size, `(3, n)`."""
-    cell = direct.log_error[direct.row(name)][:, judged.hour, np.arange(LEADS)]
+    cell = direct.log_error[direct.row(name)][:, judged.hour, np.arange(judged.hour.shape[1])]
     explained = np.einsum("btse,se->bts", judged.inputs, direct.error_weights)
     usual = np.clip(np.moveaxis(cell, 0, -1) + explained, *LOG_ERROR_RANGE)
     return np.asarray((judged.error / np.exp(usual)).reshape(-1, judged.error.shape[-1]).T)

@@ -48,8 +48,8 @@ def validation_by_lead(
 def _errors(forecasts: Forecasts, city: str, spec: FeatureSpec) -> dict[str, float]:
     """Return one city's errors by metric name."""
     point = QUANTILE_LEVELS.index(0.5) if forecasts.quantiles.shape[-1] > 1 else 0
-    median: NDArray[Any] = spec.denormalise(city, forecasts.quantiles[..., point])
-    observed: NDArray[Any] = spec.denormalise(city, forecasts.observed)
+    median: NDArray[Any] = spec.denormalise(city, forecasts.quantiles[..., point], forecasts.usual)
+    observed: NDArray[Any] = spec.denormalise(city, forecasts.observed, forecasts.usual)
     error = np.where(forecasts.mask > 0, np.abs(median - observed), np.nan)
     found = {}
     for index, signal in enumerate(TARGETS):

@@ -8,6 +8,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt` (malloc.h)."""
 KEPT_BYTES = 2**29
 """Free memory that is not handed back; a step of the default experiment frees about a tenth of it."""
+LARGEST_KEPT_BYTES = 2**25
+"""Size of a buffer from which on it is mapped afresh each time; the most that glibc allows."""
 
 
 def keep_freed_memory() -> bool:
@@ -20,6 +22,5 @@ def keep_freed_memory() -> bool:
         library = ctypes.CDLL("libc.so.6")
     except OSError:
         return False
-    return all(
-        library.mallopt(name, KEPT_BYTES) == 1 for name in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD)
-    )
+    limits = {M_TRIM_THRESHOLD: KEPT_BYTES, M_MMAP_THRESHOLD: LARGEST_KEPT_BYTES}
+    return all(library.mallopt(name, limit) == 1 for name, limit in limits.items())

@@ -10,8 +10,6 @@ from torch import nn
 from urbanwm.model.config import TrainingConfig
 
 ADAM_EPSILON = 1e-8
-UNDECAYED = "seasonal."
-"""Start of the names of parameters without weight decay."""
 EMA_WARMUP = 10.0
 """The average follows the first steps closely: decay is at most (1 + step) / (10 + step)."""
 
@@ -31,7 +29,7 @@ class AdamW:
 
     Called directly because importing `torch.optim`'s classes loads the compiler, seconds before the first
     step; and because its state is then two named sets of tensors. One pass over the memory, a third of the
-    time of six. The seasonal path starts at a fitted optimum, so its weights do not decay.
+    time of six.
     """
 
     def __init__(self, model: nn.Module, recipe: TrainingConfig) -> None:
@@ -44,14 +42,8 @@ class AdamW:
     @torch.no_grad()
     def step(self, step: int, rate: float) -> None:
         """Move every parameter by its gradient; `step` is 0-based."""
-        moved = [name for name, value in self.parameters.items() if value.grad is not None]
-        for decayed in (True, False):
-            names = [name for name in moved if name.startswith(UNDECAYED) is not decayed]
-            if names:
-                self._move(names, step, rate, self.weight_decay if decayed else 0.0)
-
-    def _move(self, names: list[str], step: int, rate: float, weight_decay: float) -> None:
-        values = [self.parameters[name] for name in names]
+        names = [name for name, value in self.parameters.items() if value.grad is not None]
+        values: list[torch.Tensor] = [self.parameters[name] for name in names]
         # The kernel takes the 1-based step as float tensors beside the values.
         count = torch.tensor(float(step + 1), device=values[0].device)
         torch._fused_adamw_(
@@ -64,7 +56,7 @@ class AdamW:
             lr=rate,
             beta1=self.betas[0],
             beta2=self.betas[1],
-            weight_decay=weight_decay,
+            weight_decay=self.weight_decay,
             eps=ADAM_EPSILON,
             amsgrad=False,
             maximize=False,

@@ -20,9 +20,11 @@ from urbanwm.training.checkpoint import (
     latest_checkpoint,
     read_checkpoint,
 )
+from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.optimisation import (
     load_weights,
 )
+from urbanwm.training.parallel import joined
 from urbanwm.training.state import Run, TrainResult
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +45,9 @@ def train(
 ) -> TrainResult:
     """Train the experiment's model on the series and return its best weights.
 
-    The same seed, data and thread count give the same bits on a CPU; a run that was killed continues from
-    its last periodic checkpoint as if it had not been.
+    Under torchrun every process calls this and gets the same result; the first one alone writes checkpoints
+    and reports metrics (`parallel`). The same seed, data and thread count give the same bits on a CPU; a run
+    that was killed continues from its last periodic checkpoint as if it had not been.
 
     Args:
         experiment: What to train and how.
@@ -64,9 +67,10 @@ def train(
     """
     started = time.perf_counter()
     recipe = experiment.training
-    show = sys.stderr.isatty() if progress is None else progress
-    with _reproducible(recipe.seed, recipe.threads):
-        run = Run(experiment, series, spec, out_dir, initial_weights)
+    keep_freed_memory()
+    with _reproducible(recipe.seed, recipe.threads), joined() as workers:
+        show = workers.leads and (sys.stderr.isatty() if progress is None else progress)
+        run = Run(experiment, series, spec, out_dir, initial_weights, workers)
         checkpoint = latest_checkpoint(out_dir) if resume else None
         if checkpoint is not None:
             run.restore(checkpoint)
@@ -74,7 +78,7 @@ def train(
             while not run.finished:
                 metrics = run.advance()
                 bar.update()
-                if metrics is None:
+                if metrics is None or not workers.leads:
                     continue
                 run.history.append({"step": float(run.step), **metrics})
                 bar.set_postfix({"loss": f"{metrics['loss']:.4f}", "best": f"{run.best_score:.4f}"})

@@ -95,16 +95,20 @@ class Sampler:
         """Return the next batch, with signals hidden as the recipe says."""
         recipe = self._recipe
         drawn = self._random.integers(len(self._origins), size=recipe.batch_size)
-        batch = cut_windows(
-            [
-                (city, self._origins[drawn[self._city[drawn] == position]])
-                for position, city in enumerate(self._series)
-            ],
-            recipe,
-        )
+        parts = [
+            (city, self._origins[drawn[self._city[drawn] == position]])
+            for position, city in enumerate(self._series)
+        ]
         if recipe.signal_dropout == 0.0:
-            return batch
-        return hide_signals(batch, self._spec, recipe.signal_dropout, self._random)
+            return cut_windows(parts, recipe)
+        return join_windows([self._hidden(city, origins) for city, origins in parts if len(origins)])
+
+    def _hidden(self, city: CitySeries, origins: Origins) -> Windows:
+        """Cut one city's windows and hide signals, from the direct forecast too."""
+        recipe = self._recipe
+        windows = city.windows(origins, recipe.context_hours, recipe.horizon_hours)
+        hidden = hide_signals(windows, self._spec, recipe.signal_dropout, self._random)
+        return city.with_direct(hidden, origins)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -118,16 +122,22 @@ class Sampler:
 
 def cut_windows(parts: list[tuple[CitySeries, Origins]], recipe: TrainingConfig) -> Windows:
     """Cut the windows of several cities and join them along the batch axis."""
-    pieces = [
-        series.windows(origins, recipe.context_hours, recipe.horizon_hours)
-        for series, origins in parts
-        if len(origins)
-    ]
+    return join_windows(
+        [
+            series.windows(origins, recipe.context_hours, recipe.horizon_hours)
+            for series, origins in parts
+            if len(origins)
+        ]
+    )
+
+
+def join_windows(pieces: list[Windows]) -> Windows:
+    """Join windows of one length along the batch axis."""
     if len(pieces) == 1:
         return pieces[0]
     names = [name for name in Windows.__dataclass_fields__ if name != "context_hours"]
     joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in names}
-    return Windows(**joined, context_hours=recipe.context_hours)
+    return Windows(**joined, context_hours=pieces[0].context_hours)
 
 
 def hide_signals(

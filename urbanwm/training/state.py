@@ -7,14 +7,15 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from urbanwm.contracts.signals import TARGETS
+from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BadInput, InternalContractBroken, TrainingDiverged
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.model.config import ExperimentConfig, ModelDims
@@ -28,20 +29,19 @@ from urbanwm.training.checkpoint import (
     prune_periodic,
     write_checkpoint,
 )
+from urbanwm.training.direct_fit import fit_direct
 from urbanwm.training.optimisation import (
     AdamW,
     AveragedWeights,
-    learning_rate,
     load_weights,
 )
-from urbanwm.training.sampling import Sampler, cut_windows, split_origins
-from urbanwm.training.seasonal_start import blocks_of, start_from_seasons
+from urbanwm.training.parallel import ALONE, Workers
+from urbanwm.training.sampling import Sampler, split_origins
+from urbanwm.training.step import loss_function, take_step
 from urbanwm.training.validation import HeldOut, best_shares, calibrate, forecast_held_out, scores
 from urbanwm.training.warm_start import start_from, weights_digest
 
 PERIODIC_KEPT = 2
-SEASONAL_START_WINDOWS = 512
-"""Windows per city that the seasonal regression sees."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -58,6 +58,8 @@ class TrainResult:
         calibration: Fitted on the held-out windows (`urbanwm.calibration`).
         checkpoints: Paths by name: `best`, `final`, and the newest periodic ones by step.
         stopped_early: Whether patience ran out.
+        spec: The feature spec with the fitted direct forecast: what the bundle needs.
+        series: The series with the left-out direct forecasts that the model was trained and validated on.
     """
 
     model: UrbanWorldModel
@@ -68,6 +70,8 @@ class TrainResult:
     calibration: dict[str, Any]
     checkpoints: dict[str, Path]
     stopped_early: bool
+    spec: FeatureSpec
+    series: dict[str, CitySeries]
 
 
 class Run:
@@ -80,8 +84,9 @@ class Run:
         spec: FeatureSpec,
         out_dir: Path,
         initial_weights: Mapping[str, torch.Tensor] | None = None,
+        workers: Workers = ALONE,
     ) -> None:
-        self.recipe, self.out_dir = experiment.training, out_dir
+        self.recipe, self.out_dir, self.workers = experiment.training, out_dir, workers
         dims = ModelDims.of(spec)
         if tuple(spec.observed_names[: dims.targets]) != tuple(spec.targets):
             raise InternalContractBroken(
@@ -89,17 +94,24 @@ class Run:
             )
         self.identity = {"config_hash": experiment.config_hash(), "data": fingerprint(series)}
         self.device = _device(self.recipe.device)
-        splits = {name: split_origins(city, self.recipe) for name, city in series.items()}
-        self.held_out = HeldOut.cut(series, splits, self.recipe)
-        self.sampler = Sampler(splits, spec, self.recipe)
+        self.spec, self.series = spec, dict(series)
+        start = None
+        if experiment.model.kind == "urban":
+            fit = fit_direct(series, spec)
+            self.spec, start = replace(spec, direct=fit.direct), fit.errors
+            self.series = {name: replace(city, by_fold=fit.by_fold[name]) for name, city in series.items()}
+        splits = {name: split_origins(city, self.recipe) for name, city in self.series.items()}
+        self.held_out = HeldOut.cut(self.series, splits, self.recipe)
+        drawn = {"batch_size": self.recipe.batch_size * workers.count}
+        self.sampler = Sampler(splits, spec, self.recipe.model_copy(update=drawn))
         self.model = UrbanWorldModel(experiment.model, dims)
-        parts = [(split.series, _thinned(split.training)) for split in splits.values()]
-        blocks = np.concatenate([blocks_of(origins) for _, origins in parts])
-        start_from_seasons(self.model, cut_windows(parts, self.recipe), blocks)
         if initial_weights is not None:
             start_from(self.model, initial_weights)
             self.identity["start"] = weights_digest(initial_weights)
+        elif start is not None:
+            _start_at_errors(self.model, start)
         self.model.to(self.device).train()
+        self.loss = loss_function(self.model, self.recipe)
         self.optimizer = AdamW(self.model, self.recipe)
         self.average = AveragedWeights(self.model, self.recipe.ema_decay)
         self.best = {name: value.clone() for name, value in self.average.values.items()}
@@ -118,27 +130,14 @@ class Run:
 
     def advance(self) -> dict[str, float] | None:
         """Take one optimiser step; return its metrics when they are due."""
-        recipe = self.recipe
-        rate = learning_rate(recipe, self.step)
-        windows = self.sampler.next()
-        batch = Batch.of(windows, self.device)
+        recipe, windows = self.recipe, self.sampler.next()
         shape = (len(windows), windows.observed.shape[1], self.model.config.latent_dim)
         # Drawn on the CPU wherever the model is, so that a GPU run sees the same noise.
-        noise = torch.randn(shape).to(self.device)
-        self.optimizer.zero_grad()
-        losses = self.model.loss(batch, noise, recipe, self.step)
-        loss = float(losses.total.detach())
-        if not math.isfinite(loss):
-            raise TrainingDiverged(
-                "the loss is not finite", field="loss", value=loss, allowed=f"step {self.step}"
-            )
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip))
-        if not math.isfinite(norm):
-            raise TrainingDiverged(
-                "a gradient is not finite", field="gradient", value=norm, allowed=f"step {self.step}"
-            )
-        self.optimizer.step(self.step, rate)
+        noise = self.workers.share_noise(torch.randn(shape)).to(self.device)
+        batch = Batch.of(self.workers.share(windows), self.device)
+        outcome = take_step(
+            self.loss, self.model, self.optimizer, batch, noise, recipe, self.step, self.workers
+        )
         self.average.update(self.model, self.step)
         self.step += 1
         last = self.step == recipe.steps
@@ -148,8 +147,9 @@ class Run:
         )
         if not due:
             return None
-        parts = {name: float(value.detach()) for name, value in losses.parts.items()}
-        return {"loss": loss, **parts, "gradient_norm": norm, "learning_rate": rate, **validated}
+        parts = {name: float(value.detach()) for name, value in outcome.parts.items()}
+        step = {"gradient_norm": outcome.gradient_norm, "learning_rate": outcome.learning_rate}
+        return {"loss": outcome.loss, **parts, **step, **validated}
 
     def _validate(self) -> dict[str, float]:
         """Score the averaged weights open loop, shrunk as far as that helps; keep the best so far."""
@@ -158,11 +158,13 @@ class Run:
             return {}
         with self._averaged():
             forecasts = forecast_held_out(self.model, self.held_out)
-            shares = best_shares(forecasts)
+            shares = [1.0] * len(TARGETS)
             if isinstance(self.model.predictor, QuantilePredictor):
-                self.model.predictor.shrink(shares)
+                shares = best_shares(forecasts)
+                forecasts = forecasts.keeping(shares)
+                self.model.predictor.keep(shares)
             candidate = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        result = scores(forecasts.shrunk(shares))
+        result = scores(forecasts)
         result |= {f"val_share_{name}": share for name, share in zip(TARGETS, shares, strict=True)}
         score = result["val_score"]
         if not math.isfinite(score):
@@ -186,7 +188,7 @@ class Run:
 
     def save_if_due(self) -> None:
         """Write the periodic checkpoint when its step has come."""
-        if self.step % self.recipe.checkpoint_every == 0:
+        if self.workers.leads and self.step % self.recipe.checkpoint_every == 0:
             self._save(periodic_path(self.out_dir, self.step))
             prune_periodic(self.out_dir, PERIODIC_KEPT)
 
@@ -245,8 +247,10 @@ class Run:
     def result(self, seconds: float) -> TrainResult:
         """Put the best weights in the model, write `best` and `final`, and calibrate."""
         document = self._document()
-        write_checkpoint(self.out_dir / FINAL, {"model": self.average.values}, document)
-        write_checkpoint(self.out_dir / BEST, {"model": self.best}, document)
+        if self.workers.leads:
+            write_checkpoint(self.out_dir / FINAL, {"model": self.average.values}, document)
+            write_checkpoint(self.out_dir / BEST, {"model": self.best}, document)
+        self.workers.wait()
         load_weights(self.model, self.best)
         self.model.to("cpu").eval()
         periodic = {path.stem: path for path in sorted(self.out_dir.glob("step-*.safetensors"))}
@@ -259,6 +263,8 @@ class Run:
             calibration=calibrate(self.model, self.held_out),
             checkpoints={"best": self.out_dir / BEST, "final": self.out_dir / FINAL, **periodic},
             stopped_early=self.stopped_early,
+            spec=self.spec,
+            series=self.series,
         )
 
 
@@ -280,9 +286,9 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-def _thinned(origins: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return at most `SEASONAL_START_WINDOWS` origins, evenly spread."""
-    pick = (
-        np.linspace(0, len(origins) - 1, min(len(origins), SEASONAL_START_WINDOWS)).round().astype(np.int64)
-    )
-    return origins[np.unique(pick)]
+def _start_at_errors(model: UrbanWorldModel, errors: NDArray[np.float64]) -> None:
+    """Let the untrained model forecast the direct forecast with the quantiles of its errors `(3, n)`."""
+    if isinstance(model.predictor, QuantilePredictor):
+        for target, values in enumerate(errors):
+            if np.isfinite(values).any():
+                model.predictor.start_at(target, np.nanquantile(values, QUANTILE_LEVELS).tolist())

@@ -11,42 +11,55 @@ import torch
 from numpy.typing import NDArray
 
 from urbanwm.calibration import fit_calibration
-from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
+from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import CitySeries, Windows
 from urbanwm.model.config import TrainingConfig
 from urbanwm.model.losses import quantile_loss
+from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import Batch, UrbanWorldModel
-from urbanwm.training.sampling import Split, cut_windows
+from urbanwm.training.sampling import Origins, Split, cut_windows
 
 WINDOWS_PER_PASS = 64
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the deviation from the seasonal path that validation chooses from."""
+"""Shares of the departure from the direct forecast that validation chooses from."""
+TOLERANCE = 0.01
 MINIMUM_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out windows, cut once: the same origins at every validation."""
+    """Held-out windows: the same origins at every validation.
 
-    passes: list[Windows]
+    They are cut when they are forecast: kept, a hundred cities' would fill 1.5 GB.
+
+    Attributes:
+        parts: Series and origins of each pass.
+        recipe: How long the windows are.
+    """
+
+    parts: list[tuple[CitySeries, Origins]]
+    recipe: TrainingConfig
 
     @classmethod
     def cut(
         cls, series: Mapping[str, CitySeries], splits: Mapping[str, Split], recipe: TrainingConfig
     ) -> HeldOut:
-        """Cut every validation window of every city, in passes of bounded size."""
-        passes = []
-        for name, city in series.items():
-            origins = splits[name].validation
-            passes += [
-                cut_windows([(city, origins[first : first + WINDOWS_PER_PASS])], recipe)
-                for first in range(0, len(origins), WINDOWS_PER_PASS)
-            ]
-        return cls(passes)
+        """Take every validation window of every city, in passes of bounded size."""
+        parts = [
+            (city, splits[name].validation[first : first + WINDOWS_PER_PASS])
+            for name, city in series.items()
+            for first in range(0, len(splits[name].validation), WINDOWS_PER_PASS)
+        ]
+        return cls(parts, recipe)
+
+    @property
+    def passes(self) -> Iterator[Windows]:
+        """Cut one pass after the other."""
+        return (cut_windows([part], self.recipe) for part in self.parts)
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return sum(len(part) for part in self.passes)
+        return sum(len(origins) for _, origins in self.parts)
 
 
 @dataclass(frozen=True)
@@ -55,23 +68,22 @@ class Forecasts:
 
     Attributes:
         quantiles: `(N, H, 3, Q)`.
-        seasonal: The seasonal path in them `(N, H, 3)`; zeros for the reference, which has none.
+        start: What an untrained model forecasts `(N, H, 3, Q)`; the same as `quantiles` for the reference.
         observed: `(N, H, 3)`.
         mask: `(N, H, 3)`, 1.0 where observed.
+        usual: `(N, H)` what a traffic level is divided by to give an index.
     """
 
     quantiles: NDArray[np.float32]
-    seasonal: NDArray[np.float32]
+    start: NDArray[np.float32]
     observed: NDArray[np.float32]
     mask: NDArray[np.float32]
+    usual: NDArray[np.float32]
 
-    def shrunk(self, shares: Sequence[float]) -> Forecasts:
-        """Return the forecasts with only a share of each target's deviation from the seasonal path."""
-        if self.quantiles.shape[-1] == 1:
-            return self
-        deviation = self.quantiles[..., QUANTILE_LEVELS.index(0.5)] - self.seasonal
-        removed = (1.0 - np.array(shares, dtype=np.float32)) * deviation
-        return replace(self, quantiles=self.quantiles - removed[..., None])
+    def keeping(self, shares: Sequence[float]) -> Forecasts:
+        """Return the forecasts with only a share of each target's departure from the start."""
+        kept = np.array(shares, dtype=np.float32)[:, None]
+        return replace(self, quantiles=self.start + kept * (self.quantiles - self.start))
 
 
 def forecast_held_out(model: UrbanWorldModel, held_out: HeldOut) -> Forecasts:
@@ -91,27 +103,27 @@ def _forecast(model: UrbanWorldModel, held_out: HeldOut) -> Iterator[tuple[NDArr
             )
             batch, ahead = Batch.of(windows, device), slice(windows.context_hours, None)
             output = model.forecast(batch, noise).output.cpu().numpy()
-            seasonal = np.zeros(output.shape[:3], dtype=np.float32)
-            if model.seasonal is not None:
-                seasonal = model.seasonal(batch.skip[:, ahead], batch.known[:, ahead]).cpu().numpy()
-            yield output, seasonal, windows.target[:, ahead], windows.target_mask[:, ahead]
+            start = output
+            if isinstance(model.predictor, QuantilePredictor):
+                direct, usual_error = (part.unsqueeze(-1) for part in model.direct(batch.skip[:, ahead]))
+                start = (direct + usual_error * model.predictor.start).cpu().numpy()
+            target, mask = windows.target[:, ahead], windows.target_mask[:, ahead]
+            yield output, start, target, mask, windows.usual[:, ahead]
     model.train(was_training)
 
 
 def best_shares(forecasts: Forecasts) -> list[float]:
-    """Return, per target, how much of the network's deviation from the seasonal path held-out hours support.
+    """Return, per target, how much of the network's departure from its start held-out hours support.
 
-    A year of data teaches a network more about some signals than about others; where it learned the
-    training days by heart, the seasonal path alone forecasts better.
+    The smallest share whose CRPS is within `TOLERANCE` of the best one's: held-out hours lie between training
+    hours, so what barely helps there is more likely to be learned by heart than to hold in the future.
     """
+    by_share = {share: scores(forecasts.keeping([share] * len(TARGETS))) for share in SHARES}
     shares = [1.0] * len(TARGETS)
-    if forecasts.quantiles.shape[-1] == 1:
-        return shares
-    by_share = {share: scores(forecasts.shrunk([share] * len(TARGETS))) for share in SHARES}
     for index, name in enumerate(TARGETS):
-        key = f"val_crps_{name}"
-        if key in by_share[1.0]:
-            shares[index] = min(SHARES, key=lambda share: by_share[share][key])
+        errors = {share: found.get(f"val_crps_{name}", 0.0) for share, found in by_share.items()}
+        enough = (1.0 + TOLERANCE) * min(errors.values())
+        shares[index] = min(share for share, error in errors.items() if error <= enough)
     return shares
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from urbanwm.errors import BadInput
 from urbanwm.model.bundle_files import WEIGHTS
+from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.training.optimisation import load_weights
 
 
@@ -38,6 +39,9 @@ def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             allowed=f"shape {wanted[differing[0]]}",
         )
     load_weights(model, {name: weights[name] for name in wanted})
+    predictor = model.get_submodule("predictor")
+    if isinstance(predictor, QuantilePredictor):
+        predictor.keep([1.0] * predictor.targets)  # how much of it is kept is decided anew
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,43 @@
+"""A small training run for `torchrun`: `parallel_training.py FOLDER WINDOWS_PER_PROCESS`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.small_world import small_city, small_experiment, small_frame
+from urbanwm.features import build_series, build_spec
+from urbanwm.training import train
+
+
+def main(folder: Path, batch_size: int) -> None:
+    """Train on a record without gaps and without dropout: then shares of a batch weigh the same."""
+    experiment = small_experiment(
+        "urban",
+        model__dropout=0.0,
+        training__signal_dropout=0.0,
+        training__batch_size=batch_size,
+        training__log_every=1,
+        training__learning_rate=0.01,
+    )
+    frame, city, recipe = small_frame().interpolate().bfill(), small_city(), experiment.training
+    spec = build_spec(
+        "urban", {city.name: frame}, {city.name: city}, None, recipe.context_hours, recipe.horizon_hours
+    )
+    losses: list[float] = []
+    result = train(
+        experiment,
+        {city.name: build_series(frame, city.name, spec)},
+        spec,
+        folder,
+        progress=False,
+        on_metrics=lambda _, metrics: losses.append(metrics["loss"]),
+    )
+    score = result.history[-1]["val_score"] if result.history else None
+    if losses:  # only the first process reports
+        (folder / "report.json").write_text(json.dumps({"losses": losses, "score": score}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

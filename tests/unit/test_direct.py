@@ -1,0 +1,178 @@
+"""The direct forecast: fitted per hour and lead, judged on what it did not see, blind to the future."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.small_world import bundle_folder, random_direct, small_city, small_experiment, small_frame
+from urbanwm.errors import BundleInvalid
+from urbanwm.features import CitySeries, FeatureSpec, build_series, build_spec
+from urbanwm.features.direct import FOLDS, PART_HOURS, DirectColumns, fold_of
+from urbanwm.model.bundle import Bundle
+from urbanwm.model.direct_file import read_direct, write_direct
+from urbanwm.training.direct_fit import DirectFit, fit_direct
+from urbanwm.training.sampling import hide_signals
+
+CITY = small_city().name
+
+
+def _record(days: int = 80) -> tuple[FeatureSpec, CitySeries]:
+    frame = small_frame(days)
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
+    return spec, build_series(frame, CITY, spec)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[FeatureSpec, CitySeries, DirectFit]:
+    spec, series = _record()
+    return spec, series, fit_direct({CITY: series}, spec)
+
+
+def test_it_forecasts_what_is_regular_and_says_how_far_off_it_usually_is(
+    fitted: tuple[FeatureSpec, CitySeries, DirectFit],
+) -> None:
+    spec, series, fit = fitted
+    windows = replace(series, by_fold=fit.by_fold[CITY]).windows(np.arange(600, 1800, 7), 0, 12)
+    columns = DirectColumns(spec)
+    direct, log_error = (windows.skip[..., column] for column in columns.answer)
+    seen = windows.target_mask > 0
+    error = np.abs(windows.target - direct)[seen]
+    assert error.mean() < np.abs(windows.target - windows.skip[..., 0])[seen].mean()  # last week's value
+    inside = error < 1.645 * 1.7 * np.exp(log_error)[seen]  # the mean of a logarithm lies below the size
+    assert 0.8 < inside.mean() < 0.97
+
+
+def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight(
+    fitted: tuple[FeatureSpec, CitySeries, DirectFit],
+) -> None:
+    spec, series, fit = fitted
+    hours, fold = np.arange(len(series)), 2
+    # A window of the fold before reaches a horizon's hours into the fortnight; what lies deeper is the fold's own.
+    own = (fold_of(hours) == fold) & (hours % PART_HOURS >= spec.horizon_hours)
+    # Only what is learned from changes here, not what is known: `history` still holds the true past.
+    target = np.where(own[:, None], np.float32(9.0), series.target)
+    again = fit_direct({CITY: replace(series, target=target)}, spec)
+    before, after = fit.by_fold[CITY].weights, again.by_fold[CITY].weights
+    np.testing.assert_allclose(after[fold], before[fold], atol=1e-4)
+    assert np.abs(after[0] - before[0]).max() > 0.1
+
+
+def test_fortnights_belong_to_one_fold_each() -> None:
+    folds = fold_of(np.arange(PART_HOURS * FOLDS * 2))
+    assert set(folds.tolist()) == set(range(FOLDS))
+    assert (np.diff(folds) != 0).sum() == 2 * FOLDS - 1
+
+
+def test_a_city_alone_and_the_pooled_row_are_the_same(
+    fitted: tuple[FeatureSpec, CitySeries, DirectFit],
+) -> None:
+    _, _, fit = fitted
+    np.testing.assert_array_equal(fit.direct.weights[0], fit.direct.weights[1])
+    assert fit.direct.row("nowhere") == 0
+    assert fit.direct.row(CITY) == 1
+
+
+def test_two_different_cities_keep_weights_of_their_own() -> None:
+    frame = small_frame(90)
+    other = frame.assign(energy_mwh=frame["energy_mwh"].shift(5))
+    cities = {CITY: small_city(), "other": small_city().model_copy(update={"name": "other"})}
+    spec = build_spec("urban", {CITY: frame, "other": other}, cities, None, 12, 12)
+    series = {name: build_series(part, name, spec) for name, part in ((CITY, frame), ("other", other))}
+    fit = fit_direct(series, spec)
+    assert fit.direct.names == ("", CITY, "other")
+    assert np.abs(fit.direct.weights[1] - fit.direct.weights[2]).max() > 1e-3
+
+
+def test_the_same_record_gives_the_same_weights(fitted: tuple[FeatureSpec, CitySeries, DirectFit]) -> None:
+    spec, series, fit = fitted
+    again = fit_direct({CITY: series}, spec)
+    np.testing.assert_array_equal(again.direct.weights, fit.direct.weights)
+    np.testing.assert_array_equal(again.direct.error_weights, fit.direct.error_weights)
+
+
+def test_a_later_lead_takes_the_weights_of_the_same_hour_of_the_last_day_that_has_its_own() -> None:
+    frame = small_frame(60)
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 48)
+    columns, series = DirectColumns(spec), build_series(frame, CITY, spec)
+    inputs = columns.inputs(series.windows([600], 0, 168))
+    direct = random_direct(spec)
+    row = np.zeros(1, dtype=np.int64)
+    forecast, _ = direct.predict(inputs, row)
+    shifted = replace(inputs, lead=np.where(inputs.lead < 48, inputs.lead, 24 + inputs.lead % 24))
+    np.testing.assert_array_equal(forecast, direct.predict(shifted, row)[0])
+    short = replace(direct, weights=direct.weights[:, :, :, :12], log_error=direct.log_error[..., :12])
+    held = replace(inputs, lead=np.minimum(inputs.lead, 11))
+    np.testing.assert_array_equal(short.predict(inputs, row)[0], short.predict(held, row)[0])
+
+
+def test_nothing_after_the_origin_changes_the_forecast() -> None:
+    frame = small_frame(60)
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
+    spec = replace(spec, direct=random_direct(spec))
+    origin = 1000
+    changed = frame.copy()
+    changed.iloc[origin:] = 7.0
+    one, two = (build_series(part, CITY, spec).windows([origin], 12, 48) for part in (frame, changed))
+    np.testing.assert_array_equal(one.skip, two.skip)
+    np.testing.assert_array_equal(one.known, two.known)
+
+
+def test_a_hidden_signal_is_hidden_from_the_direct_forecast_too() -> None:
+    spec, series = _record(60)
+    spec = replace(spec, direct=random_direct(spec))
+    series = replace(series, spec=spec)
+    origins = np.arange(900, 940)
+    windows = series.windows(origins, 12, 12)
+    hidden = series.with_direct(hide_signals(windows, spec, 0.9, np.random.default_rng(0)), origins)
+    answer = DirectColumns(spec).answer
+    gone = hidden.known[..., [spec.known_names.index(f"{t}_history_missing") for t in spec.targets]] > 0
+    assert gone.any()
+    assert not hidden.skip[gone][:, answer].any()
+    assert (hidden.skip[~gone][:, answer] != windows.skip[~gone][:, answer]).any()
+
+
+def test_the_file_of_a_bundle_gives_the_same_forecast_back() -> None:
+    spec, _ = _record(60)
+    direct = random_direct(spec)
+    again = read_direct(write_direct(direct), spec)
+    assert again is not None
+    assert again.names == direct.names
+    np.testing.assert_array_equal(again.weights, direct.weights)
+
+
+@pytest.mark.parametrize("damage", ["weights", "not finite", "nothing"])
+def test_a_direct_forecast_that_does_not_fit_is_refused(damage: str) -> None:
+    spec, _ = _record(60)
+    direct = random_direct(spec)
+    broken = {
+        "weights": replace(direct, weights=direct.weights[..., :-1]),
+        "not finite": replace(direct, log_error=direct.log_error * np.float32(np.nan)),
+        "nothing": None,
+    }[damage]
+    with pytest.raises(BundleInvalid):
+        read_direct(write_direct(broken), spec)
+    with pytest.raises(BundleInvalid):
+        read_direct(b"no arrays", spec)
+
+
+def test_a_bundle_carries_its_direct_forecast(tmp_path: Path) -> None:
+    bundle = Bundle.load(bundle_folder(tmp_path))
+    assert bundle.spec.direct is not None
+    assert bundle.spec.direct.names == ("", CITY)
+    assert small_experiment("urban").model.kind == "urban"
+    assert Bundle.load(bundle_folder(tmp_path / "reference", "reference")).spec.direct is None
+
+
+def test_a_forecast_needs_no_gap_free_record() -> None:
+    frame = small_frame(60)
+    frame.iloc[300:420] = np.nan
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
+    fit = fit_direct({CITY: build_series(frame.astype(float), CITY, spec)}, spec)
+    assert np.isfinite(fit.direct.weights).all()
+    assert np.isfinite(fit.direct.log_error).all()
+    assert isinstance(frame.index, pd.DatetimeIndex)

@@ -1,0 +1,55 @@
+"""The direct forecast as a file of a bundle."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from urbanwm.errors import BundleInvalid
+from urbanwm.features import FeatureSpec
+from urbanwm.features.calendar import HOURS_PER_DAY
+from urbanwm.features.direct import DirectColumns, DirectForecast
+from urbanwm.model.bundle_files import DIRECT
+
+NAMES, ARRAYS = "names", ("weights", "log_error", "error_weights")
+
+
+def write_direct(direct: DirectForecast | None) -> bytes:
+    """Return the file's content; without a direct forecast (the reference) it holds no arrays."""
+    if direct is None:
+        return save({})
+    names = np.frombuffer(json.dumps(direct.names).encode(), dtype=np.uint8)
+    return save({NAMES: names, **{name: np.ascontiguousarray(getattr(direct, name)) for name in ARRAYS}})
+
+
+def read_direct(content: bytes, spec: FeatureSpec) -> DirectForecast | None:
+    """Return the direct forecast that a spec's windows need; None for the reference.
+
+    Raises:
+        BundleInvalid: It cannot be read, does not fit the spec, or holds a value that is not finite.
+    """
+    try:
+        arrays = load(content)
+        names = json.loads(arrays.pop(NAMES).tobytes()) if arrays else []
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BundleInvalid(f"the direct forecast cannot be read: {error}", field=DIRECT) from error
+    if spec.kind == "reference":
+        return None
+    columns = DirectColumns(spec)
+    cells = (len(names), len(spec.targets), HOURS_PER_DAY, spec.horizon_hours)
+    shapes = {
+        "weights": (*cells, sum(columns.groups)),
+        "log_error": cells,
+        "error_weights": (len(spec.targets), columns.error_inputs),
+    }
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != shapes or not names:
+        raise BundleInvalid(
+            "the direct forecast does not fit the feature spec", field=DIRECT, value=found, allowed=shapes
+        )
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise BundleInvalid("the direct forecast holds a value that is not finite", field=DIRECT)
+    return DirectForecast(tuple(names), **arrays)
