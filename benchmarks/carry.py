@@ -120,7 +120,7 @@ def _train(record: pd.DataFrame, steps: int, scratch: Path) -> Bundle:
     spec = replace(spec, renewable_status_quo={place.name: QUO.renewable_mix})
     result = train(experiment, {place.name: build_series(frame, place.name, spec)}, spec, scratch / "run")
     return Bundle.load(
-        export_bundle(result.model, experiment, spec, result.calibration, {}, {}, scratch / "bundle")
+        export_bundle(result.model, experiment, result.spec, result.calibration, {}, {}, scratch / "bundle")
     )
 
 

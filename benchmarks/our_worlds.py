@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pandas as pd
 import torch
 
 from urbanwm.cities import City
-from urbanwm.features import FeatureSpec, build_spec
+from urbanwm.features import FeatureSpec, build_series, build_spec
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.config import ExperimentConfig, ModelDims, load_experiment
 from urbanwm.model.export import export_bundle
 from urbanwm.model.world_model import Batch, UrbanWorldModel
+from urbanwm.training.direct_fit import fit_direct
 from urbanwm.training.optimisation import AdamW
 
 HOURS_PER_DAY = 24
@@ -53,6 +55,14 @@ def made_up_hours(days: int, seed: int = 0) -> pd.DataFrame:
     )
 
 
+def with_direct_forecast(spec: FeatureSpec, frames: Mapping[str, pd.DataFrame]) -> FeatureSpec:
+    """Fit the direct forecast that the default experiment builds on; the reference has none."""
+    if spec.kind == "reference":
+        return spec
+    series = {name: build_series(frame, name, spec) for name, frame in frames.items()}
+    return replace(spec, direct=fit_direct(series, spec).direct)
+
+
 @dataclass
 class World:
     """A model of ours with what its training step needs.
@@ -75,14 +85,16 @@ class World:
         changed = {key.replace("__", "."): value for key, value in overrides.items()}
         experiment = load_experiment(name, changed)
         recipe, city = experiment.training, made_up_city()
+        frames = {city.name: made_up_hours(60)}
         spec = build_spec(
             experiment.model.kind,
-            {city.name: made_up_hours(60)},
+            frames,
             {city.name: city},
             None,
             recipe.context_hours,
             recipe.horizon_hours,
         )
+        spec = with_direct_forecast(spec, frames)
         torch.manual_seed(0)
         model = UrbanWorldModel(experiment.model, ModelDims.of(spec))
         return cls(experiment, spec, model, AdamW(model, recipe))

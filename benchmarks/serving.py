@@ -137,6 +137,7 @@ def prepare(home: Path) -> Settings:
     """Fill a lake with simulated data and promote an untrained model: its arithmetic is a trained one's."""
     import torch
 
+    from benchmarks.our_worlds import with_direct_forecast
     from urbanwm.assumptions import load_assumptions
     from urbanwm.model.config import ModelDims, load_experiment
     from urbanwm.model.export import export_bundle
@@ -147,7 +148,8 @@ def prepare(home: Path) -> Settings:
     begin = DATA_END - timedelta(days=DATA_DAYS)
     ingest_city(city, settings, start=begin, end=DATA_END, clock=lambda: DATA_END)
     experiment = load_experiment("urban")
-    spec = build_spec("urban", {CITY: Lake(settings.lake_uri).read(CITY)}, {CITY: city}, None, 72, 48)
+    frames = {CITY: Lake(settings.lake_uri).read(CITY)}
+    spec = with_direct_forecast(build_spec("urban", frames, {CITY: city}, None, 72, 48), frames)
     torch.manual_seed(0)
     model = UrbanWorldModel(experiment.model, ModelDims.of(spec))
     bundle = export_bundle(model, experiment, spec, {}, load_assumptions().describe(), {}, home / "bundle")
@@ -284,14 +286,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="urbanwm-bench-") as folder:
         home = Path(folder)
         prepare(home)
-        before = os.getloadavg()[0]
+        load = round(os.getloadavg()[0], 2)
         found = measure(home, options.connections, options.seconds, with_mlflow=not options.skip_mlflow)
-    machine = {"cores": os.cpu_count(), "load_before": round(before, 2)}
-    print(
-        json.dumps(
-            {"machine": machine, "question": BODY, "connections": options.connections, **found}, indent=2
-        )
-    )
+    about = {"cores": os.cpu_count(), "load_before": load, "question": BODY}
+    print(json.dumps({**about, "connections": options.connections, **found}, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m benchmarks.start [--rounds 5]
 
 Each is a process of its own, with byte code and file cache warm. Processor seconds (user + system) are what
-the process needs of an idle core; the clock on the wall says more only on a machine with nothing else to do. The
-first training step is that of the reference shape, counted from the start of the process, imports included.
+the process needs of an idle core; the clock on the wall says more only where nothing else runs. The first
+training step is that of the reference shape, counted from the start of the process, imports included.
 """
 
 from __future__ import annotations

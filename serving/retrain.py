@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from serving.envelope import AlreadyRunning, Unavailable
 from urbanwm.clock import Clock, utc_now
+from urbanwm.lease import night_at_work
 from urbanwm.settings import PROJECT_ROOT, Settings, child_environment
 
 NIGHTLY_DEPLOYMENT = "nightly/nightly"
@@ -53,6 +54,9 @@ class Retrainer:
             AlreadyRunning: A run has not finished, or has not begun.
             Unavailable: The Prefect server does not answer, or has no nightly deployment.
         """
+        holder = night_at_work(self._settings)
+        if holder is not None:
+            raise AlreadyRunning(f"a nightly run is at work: {holder}")
         url = self._settings.prefect_api_url
         return self._through_prefect(url.rstrip("/")) if url else self._locally()
 

@@ -18,7 +18,7 @@ from urbanwm.errors import BundleInvalid
 METHOD = "band_scale"
 LEAD_BUCKETS: tuple[tuple[int, int], ...] = ((1, 6), (7, 24), (25, 48), (49, HORIZON_HOURS_MAX))
 """First and last lead hour of each bucket; a bucket without held-out hours takes the one before it."""
-SCALE_MIN, SCALE_MAX = 1.08, 3.0
+SCALE_MIN, SCALE_MAX = 1.04, 3.0
 """A band is always widened: held-out hours lie between training hours, the future does not."""
 PRIOR_WINDOWS = 10.0
 """Held-out windows that weigh as much as the prior belief that the model's own width is right (scale 1)."""

@@ -74,5 +74,5 @@ def _train(task: Task, training: pd.DataFrame, experiment_name: str, scratch: Pa
     result = train(experiment, {name: build_series(training, name, spec)}, spec, scratch / "checkpoints")
     provenance = {"run_id": "benchmarks.skill"}
     return export_bundle(
-        result.model, experiment, spec, result.calibration, {}, provenance, scratch / "bundle"
+        result.model, experiment, result.spec, result.calibration, {}, provenance, scratch / "bundle"
     )

@@ -14,7 +14,11 @@ from filelock import FileLock
 from tests.recorded_cities import HOURS, NAMES, NOW, assert_same_lakes, write_cities
 from urbanwm.errors import BadInput, DataUnavailable, SourceError
 from urbanwm.ingest import Gathered, IngestReport
+from urbanwm.monitoring import MonitorReport
 from urbanwm.pipeline import CityIngest, PromotionOutcome, TrainOutcome, run_ingest
+from urbanwm.pipeline.decision import NightDecision
+from urbanwm.pipeline.stored_forecasts import StoredForecasts
+from urbanwm.pipeline.training_night import NightTraining
 from urbanwm.settings import load_settings
 
 pytestmark = [
@@ -27,6 +31,12 @@ pytestmark = [
 AS_OF = "2026-04-20T09:30:00+00:00"
 TRAINED = TrainOutcome("r1", "3", "urban", 10, 7, {"test/pm25/mae": 4.0}, ["demo"], {})
 PROMOTED = PromotionOutcome("3", "3", promoted=True, reasons=["better than the baseline"])
+
+
+def double(number):
+    if number < 0:
+        raise DataUnavailable(f"{number} is negative")
+    return 2 * number
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +58,8 @@ def harness(tmp_path_factory):
 @pytest.fixture
 def pipeline(harness, monkeypatch):
     """Replace the pipeline below the tasks; return what they were asked, and what they will answer."""
-    from flows import ingest, promote, train
+    from flows import ingest, promote
+    from urbanwm.pipeline import night
 
     made = SimpleNamespace(
         asked=[], ingests=[CityIngest("demo", inserted=5, version=8)], trained=TRAINED, promoted=PROMOTED
@@ -64,20 +75,33 @@ def pipeline(harness, monkeypatch):
             report.failed("waqi", "pm25", error)
         return Gathered(city, report)
 
-    def answer(kind, value):
-        def call(*arguments, **named):
-            made.asked.append((kind, named.get("version") or arguments[0]))
-            found = getattr(made, value)
-            if isinstance(found, Exception):
-                raise found
-            return found
+    def run_promote(settings, version):
+        made.asked.append(("promote", version))
+        return made.promoted
 
-        return call
+    def decide_night(settings, data, moment, *, spread, promote, say):
+        made.asked.append(("train", data))
+        if isinstance(made.trained, Exception):
+            raise made.trained
+        say("training")
+        made.spread = spread("double", double, [1, -1, 3])
+        training = NightTraining([made.trained], made.trained)
+        return NightDecision(training, promote(made.trained.version), "n1")
 
     monkeypatch.setattr(ingest, "gather_city", gather_city)
     monkeypatch.setattr(ingest, "merge_cities", lambda found, *rest: [one.report for one in found])
-    monkeypatch.setattr(train, "run_train", answer("train", "trained"))
-    monkeypatch.setattr(promote, "run_promote", answer("promote", "promoted"))
+    monkeypatch.setattr(promote, "run_promote", run_promote)
+    for name, stand_in in {
+        "decide_night": decide_night,
+        "read_night": lambda names, *rest, **named: list(names),
+        "data_checks": lambda *rest, **named: [],
+        "run_monitor": lambda *rest, **named: MonitorReport(NOW, ["demo"]),
+        "store_forecasts": lambda *rest: StoredForecasts(),
+        "log_monitor": lambda *rest: False,
+        "maintain_lake": lambda *rest: None,
+        "write_night_report": lambda settings, *rest: settings.home / "report.html",
+    }.items():
+        monkeypatch.setattr(night, name, stand_in)
     monkeypatch.setattr(
         ingest, "gather_city_task", ingest.gather_city_task.with_options(retry_delay_seconds=0)
     )
@@ -96,6 +120,21 @@ def test_a_night_runs_its_steps_and_leaves_a_report(pipeline):
     text = Artifact.get("night-report").data
     assert "better than the baseline" in text
     assert json.loads(Artifact.get("scores").data)[0] == {"score": "test/pm25/mae", "value": 4.0}
+    assert json.loads(Artifact.get("leaderboard").data)[0]["version"] == "3"
+    assert "promoted" in Artifact.get("gate-decision").data
+    assert json.loads(Artifact.get("data").data)[0]["new"] == 5
+    assert Artifact.get("night-progress").data == 100.0
+    assert "report.html" in Artifact.get("written-report").data
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pieces_of_a_night_are_tasks_and_a_failure_takes_no_other_with_it(pipeline, monkeypatch, workers):
+    from flows.nightly import nightly
+
+    monkeypatch.setenv("URBANWM_NIGHT_WORKERS", str(workers))
+    assert nightly(["demo"], AS_OF).status == "done"
+    assert (pipeline.spread[0], pipeline.spread[2]) == (2, 6)
+    assert isinstance(pipeline.spread[1], DataUnavailable)
 
 
 def test_only_what_can_succeed_later_is_tried_again(pipeline):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.small_world import bundle_folder, random_model, small_experiment, small_series
+from tests.small_world import bundle_folder, random_direct, random_model, small_experiment, small_series
 from urbanwm.errors import BundleInvalid
 from urbanwm.features import Windows
 from urbanwm.model.bundle import ROWS_PER_RUN, Bundle
@@ -86,6 +87,8 @@ def test_the_full_size_graphs_answer_like_the_network_over_a_week(kind: str, tmp
     full = load_experiment("base" if kind == "reference" else kind)
     experiment = small.model_copy(update={"model": full.model})
     spec, _ = small_series(experiment)
+    if kind != "reference":
+        spec = replace(spec, direct=random_direct(spec))
     model, windows = random_model(experiment, spec), _windows(kind, 2, WEEK_HOURS)
     folder = export_bundle(model, experiment, spec, {}, {}, {}, tmp_path / "bundle")
     noise = _noise(windows, 128)
@@ -189,8 +192,8 @@ def test_the_weights_in_the_bundle_are_the_networks(exported: tuple[str, Path]) 
 def test_a_bundle_carries_what_serving_needs(exported: tuple[str, Path]) -> None:
     kind, folder = exported
     bundle = Bundle.load(folder)
-    assert bundle.spec.kind == kind
-    assert bundle.experiment["model"]["kind"] == kind
+    assert bundle.spec.kind == bundle.experiment["model"]["kind"]
+    assert bundle.experiment["name"] == ("base" if kind == "reference" else kind)
     assert (bundle.assumptions, bundle.provenance) == ({"name": "none"}, {"run_id": "test"})
     assert bundle.digest == hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 

@@ -74,6 +74,9 @@ def parts(monkeypatch):
     ):
         monkeypatch.setattr(night_module, function, stand_in(name))
     monkeypatch.setattr(night_module, "read_night", lambda *arguments, **named: "data")
+    monkeypatch.setattr(night_module, "log_monitor", lambda *arguments: False)
+    monkeypatch.setattr(night_module, "maintain_lake", lambda *arguments: None)
+    monkeypatch.setattr(night_module, "write_night_report", lambda settings, night, monitor: settings.home)
     return made
 
 

@@ -10,6 +10,7 @@ import responses
 from serving.envelope import AlreadyRunning, Unavailable
 from serving.retrain import Retrainer
 from tests.serving_fakes import NOW
+from urbanwm.lease import night_lease
 from urbanwm.settings import load_settings
 
 API = "http://prefect:4200/api"
@@ -61,3 +62,9 @@ def test_a_server_in_trouble_is_not_able(retrainer: Retrainer) -> None:
     responses.get(f"{API}/deployments/name/nightly/nightly", status=500)
     with pytest.raises(Unavailable, match="HTTPError"):
         retrainer.start()
+
+
+def test_a_night_at_work_on_this_home_is_said_and_no_other_is_started(tmp_path) -> None:
+    settings = load_settings(home=tmp_path)
+    with night_lease(settings, NOW), pytest.raises(AlreadyRunning, match="at work: process"):
+        Retrainer(settings, clock=lambda: NOW).start()

@@ -199,6 +199,7 @@ def test_a_head_that_keeps_a_share_forecasts_what_validation_scored() -> None:
     experiment = small_experiment("urban")
     spec, series = small_series(experiment)
     model = random_model(experiment, spec)
+    model.predictor.keep([1.0, 1.0, 1.0])
     splits = {name: split_origins(city, experiment.training) for name, city in series.items()}
     held_out = HeldOut.cut(series, splits, experiment.training)
     expected = forecast_held_out(model, held_out).keeping([0.5, 0.0, 1.0]).quantiles
@@ -250,6 +251,6 @@ def test_a_signal_without_held_out_values_does_not_count_in_the_score() -> None:
     observed = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
     mask = np.ones((2, 3, 3), np.float32)
     mask[..., 1] = 0.0
-    result = scores(Forecasts(quantiles, np.zeros_like(observed), observed, mask))
+    result = scores(Forecasts(quantiles, quantiles, observed, mask, np.ones((2, 3), np.float32)))
     assert "val_crps_energy_mwh" not in result
     assert np.isfinite(result["val_score"])

@@ -91,7 +91,7 @@ class _Gathering:
 
     def __post_init__(self) -> None:
         self.city, self.report = self.found.city, self.found.report
-        self.intake = Intake(self.city, lake_of(self.settings), self.report)
+        self.intake = Intake(self.city, lake_of(self.settings).pinned(), self.report)
         self.archive = RawArchive(self.settings.raw_dir)
 
     def fetch(
@@ -180,6 +180,7 @@ class _Gathering:
         """Write what has been found, if it is worth a commit of its own."""
         if force or self.found.rows() >= ROWS_PER_FLUSH:
             store([self.found], self.settings)
+            self.intake.lake = lake_of(self.settings).pinned()
 
 
 class _ByLabel:

@@ -16,7 +16,7 @@ from urbanwm.ingest.availability import news, settle
 from urbanwm.ingest.plan import Entry
 from urbanwm.ingest.raw_archive import Bounds
 from urbanwm.ingest.report import IngestReport
-from urbanwm.lake import Lake
+from urbanwm.lake import LakeReader
 from urbanwm.quality import CONTEXT_DAYS, check_points, check_series
 from urbanwm.sources.base import ParseContext, RawPayload
 
@@ -38,7 +38,7 @@ class Intake:
     """Reads the answers of one city's sources and keeps account of what was dropped and flagged."""
 
     city: City
-    lake: Lake
+    lake: LakeReader
     report: IngestReport
 
     def read(self, raw: RawPayload, entry: Entry, bounds: Bounds, received_at: datetime) -> Answer:
@@ -70,6 +70,8 @@ class Intake:
         """Check forecasts by the rules of single values; they count as available when we had them."""
         from urbanwm.contracts.table_checks import PARSED, validate
 
+        if rows.empty:
+            return pd.DataFrame(columns=list(BATCH_COLUMNS))
         validate(rows.loc[:, list(PARSED_COLUMNS)], PARSED)
         checked = check_points(rows, timezone=self.city.timezone)
         self.report.count("dropped", entry.label, checked.dropped)

@@ -12,7 +12,7 @@ from urbanwm.cities import City
 from urbanwm.clock import floor_hour
 from urbanwm.contracts.signals import nearest_name
 from urbanwm.errors import BadInput, DataUnavailable
-from urbanwm.lake import Lake
+from urbanwm.lake import LakeReader
 from urbanwm.settings import Settings
 from urbanwm.sources import source_module
 from urbanwm.sources.base import Source, SourceConfig, Window
@@ -74,7 +74,7 @@ def entries_of(city: City, signals: list[str] | None = None) -> list[Entry]:
 def pieces(
     entry: Entry,
     city: City,
-    lake: Lake,
+    lake: LakeReader,
     settings: Settings,
     now: datetime,
     start: datetime | None,
@@ -109,7 +109,7 @@ def pieces(
 
 
 def _continued(
-    entry: Entry, trusted: list[str], city: City, lake: Lake, settings: Settings, until: datetime
+    entry: Entry, trusted: list[str], city: City, lake: LakeReader, settings: Settings, until: datetime
 ) -> datetime:
     """Return where a source is taken up again: some days before the end of what is known from it.
 
@@ -138,7 +138,7 @@ def _months(window: Window) -> list[Window]:
 
 
 def _incomplete(
-    months: list[Window], signal: str, trusted: list[str], city: str, lake: Lake, settled: datetime
+    months: list[Window], signal: str, trusted: list[str], city: str, lake: LakeReader, settled: datetime
 ) -> list[Window]:
     """Leave out, and narrow, months whose hours are there already; hours after `settled` are asked again."""
     try:

@@ -22,6 +22,10 @@ from urbanwm.lake.winners import signal_columns
 class LakeReader(StoredTable):
     """The observations table, read only; cheap, picklable and safe to share between threads."""
 
+    def pinned(self) -> LakeReader:
+        """Return a reader of what is the newest version now: many questions after one look at the log."""
+        return _PinnedReader(self)
+
     def read(
         self,
         city: str,
@@ -152,6 +156,17 @@ class LakeReader(StoredTable):
             between = "" if start is None and end is None else f" in [{start or '…'}, {end or '…'})"
             raise DataUnavailable(f"no observations of {city}{between}", field="city", value=city)
         return rows
+
+
+class _PinnedReader(LakeReader):
+    """A reader that goes on seeing the version that was the newest when it was made."""
+
+    def __init__(self, lake: LakeReader) -> None:
+        super().__init__(lake.uri, lake.storage_options)
+        self._table = super()._open()
+
+    def _open(self, version: int | None = None) -> DeltaTable | None:
+        return self._table if version is None else super()._open(version)
 
 
 def checked_signals(signals: Sequence[str] | None) -> list[str]:

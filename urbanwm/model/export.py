@@ -6,7 +6,7 @@ import copy
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,8 @@ def _answers(model: UrbanWorldModel, batch: Batch, noise: Tensor) -> dict[str, T
 
 
 def _in_double(batch: Batch) -> Batch:
-    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return Batch(**{k: v.double() if isinstance(v, Tensor) else v for k, v in tensors.items()})
+    names = [field.name for field in fields(batch) if field.name != "context_hours"]
+    return replace(batch, **{name: getattr(batch, name).double() for name in names})
 
 
 def _close(answer: Tensor, exact: Tensor) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 from urbanwm.cities import nightly_city_names
 from urbanwm.clock import Clock, require_utc, utc_now
 from urbanwm.errors import BadInput, UrbanWMError
+from urbanwm.ingest.maintain import maintain_lake
 from urbanwm.last_night import LastNight, read_last_night, write_last_night
 from urbanwm.lease import LeaseTaken, night_lease
 from urbanwm.monitoring import Alert, MonitorReport, make_alert
@@ -18,10 +19,13 @@ from urbanwm.pipeline.decision import NightDecision, Promote, decide_night
 from urbanwm.pipeline.intake import CityIngest, run_ingest
 from urbanwm.pipeline.live_rollback import LiveRollback, rollback_if_worse
 from urbanwm.pipeline.monitor import data_checks, run_monitor, store_forecasts
+from urbanwm.pipeline.monitor_log import log_monitor
 from urbanwm.pipeline.night_report import EXIT_HELD, NightReport, Status
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
 from urbanwm.pipeline.promote import run_promote
 from urbanwm.pipeline.spread import Spread, local_spread
+from urbanwm.registry import DATASET_TAG, Registry
+from urbanwm.report import write_night_report
 from urbanwm.settings import Settings
 
 EXIT_STORAGE: Final = 3
@@ -122,7 +126,8 @@ class _Night:
             self.say("looking for something to train on")
             self._attempt("decide", self._decide)
         monitor = self._watched()
-        return self._report(monitor)
+        self._attempt("tidy", self._tidy)
+        return self._written(self._report(monitor), monitor)
 
     def _attempt(self, step: str, work: Callable[[], None]) -> None:
         """Run one step; a named failure, or a disk that cannot be written, is noted.
@@ -184,9 +189,29 @@ class _Night:
             stored = store_forecasts(self.settings, self.names, self.moment)
             alerts.extend(stored.alerts)
             found.append(run_monitor(self.settings, self.names, self.moment, checks=alerts))
+            log_monitor(self.settings, found[0])
 
         self._attempt("watch", watch)
         return found[0] if found else None
+
+    def _tidy(self) -> None:
+        """Put the lake in order; what a registered model was trained on stays readable."""
+        registry = Registry(self.settings)
+        versions = registry.list_versions() if registry.exists else []
+        noted = [item.tags.get(DATASET_TAG, "") for item in versions]
+        maintain_lake(self.settings, {int(text) for text in noted if text.isdecimal()})
+
+    def _written(self, report: NightReport, monitor: MonitorReport | None) -> NightReport:
+        """Write the report with its pictures; a disk that does not take it leaves the account."""
+        folder: list[str] = []
+
+        def write() -> None:
+            folder.append(str(write_night_report(self.settings, report.to_dict(), monitor)))
+
+        self._attempt("report", write)
+        if folder:
+            return replace(report, report=folder[0], seconds=self.watch.seconds)
+        return replace(self._report(monitor), report=None)
 
     def _report(self, monitor: MonitorReport | None) -> NightReport:
         training, promotion = self.decision.training, self.decision.promotion

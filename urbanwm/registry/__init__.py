@@ -13,6 +13,7 @@ from urbanwm.registry.tracking import RunLog
 from urbanwm.registry.versions import (
     CHALLENGER,
     CHAMPION,
+    DATASET_TAG,
     DECISION_TAG,
     MODEL_NAME,
     NIGHT_TAG,
@@ -25,6 +26,7 @@ from urbanwm.registry.versions import (
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
+    "DATASET_TAG",
     "DECISION_TAG",
     "FINISHED",
     "MODEL_NAME",

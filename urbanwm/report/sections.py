@@ -132,7 +132,9 @@ def live_section(monitor: MonitorReport | None) -> Section:
     return Section("Live skill", blocks)
 
 
-def _pair(scores: Mapping[tuple[str, ...], LiveScore], key: tuple[str, ...], name: str) -> list[Any]:
+def _pair(
+    scores: Mapping[tuple[str, str, str, str], LiveScore], key: tuple[str, str, str], name: str
+) -> list[Any]:
     """Return a score of champion and baseline; a dash where one of them was not scored."""
     found = [scores.get((*key, model)) for model in (CHAMPION, BASELINE)]
     return ["–" if row is None else getattr(row, name) for row in found]
