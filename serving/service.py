@@ -9,7 +9,7 @@ from serving.connections import install
 from serving.logs import configure_request_log
 from serving.security import Guard
 from serving.tracing import tracing_options
-from urbanwm.settings import apply_environment, child_environment, load_settings
+from urbanwm.settings import apply_environment, load_settings
 
 SHUTDOWN_MARGIN_SECONDS = 20.0
 """BentoML's own timeout lies this far behind ours: it would leave the work running."""
@@ -29,7 +29,7 @@ api = Api(settings)
     metrics={"enabled": False},
     # glibc would give each thread a heap of its own, 30 MiB in all, and hand none of it back.
     envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}],
-    tracing=tracing_options(child_environment()),
+    tracing=tracing_options(settings.otlp_endpoint),
 )
 @bentoml.asgi_app(create_app(api), path="/")
 class UrbanWM:

@@ -9,8 +9,6 @@ from typing import Any
 import structlog
 from opentelemetry import trace
 
-ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
-"""OpenTelemetry's own name; the exporter reads it, and its other `OTEL_…` variables, by itself."""
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 EXPORTER_PACKAGE = "opentelemetry-exporter-otlp-proto-http"
 UNTRACED = "livez,readyz,healthz,metrics"
@@ -21,13 +19,14 @@ NO_TRACES: Mapping[str, Any] = {"excluded_urls": ".*"}
 log = structlog.get_logger("urbanwm.tracing")
 
 
-def tracing_options(environment: Mapping[str, str]) -> dict[str, Any]:
+def tracing_options(endpoint: str | None) -> dict[str, Any]:
     """Return BentoML's `tracing` options; they exclude every address while no endpoint is set.
 
     An endpoint without the exporter's package is a mistake that must not keep the service from answering: it
-    is said in the log, and nothing is traced.
+    is said in the log, and nothing is traced. The exporter finds the endpoint in the environment, and
+    OpenTelemetry's other settings too.
     """
-    if not environment.get(ENDPOINT_VARIABLE):
+    if not endpoint:
         return dict(NO_TRACES)
     if not _importable(EXPORTER):
         log.warning(

@@ -7,6 +7,10 @@ The response of one signal on member s at hour t is a factor on the forecast (DE
 where r is the dose as it has arrived by then: at once without a lag, else smoothed by a causal kernel. The
 layer is causal and its weights are never negative: zero dose, nothing before the start and monotone in the
 dose hold by construction, whatever the forecast.
+
+Why a layer, and not levers that the latent dynamics learn from interventions written into the training
+record: on 60 truth-city questions (`python -m benchmarks.carry --steps 300`) the relative effect over leads
+25-48 h is off by 5 % (PM2.5), 6 % (demand) and 0.5 % (traffic) of the truth here, by 100, 104, 61 % there.
 """
 
 from __future__ import annotations
@@ -134,7 +138,8 @@ def arrived(dose: Float, lag_hours: float, stock: Float | None = None) -> Float:
     For a stock, of which ρ stays in the air from hour to hour, it is ρ · level(t − 1) / level(t), at most 1:
     what a cut has kept out of the morning's air is missing from it for as long as that air stays, and a level
     that falls faster than ρ has been cleared by the weather, which takes no side. A dose that lasts arrives
-    in full, whatever the level does; one that ends echoes and fades.
+    in full, whatever the level does; one that ends echoes and fades. On truth cities a morning's cut in PM2.5
+    is off by 13 % this way and by 20 % if PM2.5 is taken for a flow (6 scenarios of `evaluation.truth_city`).
 
     Args:
         dose: Lever minus its status quo, `(samples or 1, horizon_hours)`.

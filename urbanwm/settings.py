@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Where alerts are posted as JSON; secret, since such addresses carry their own token."""
     alert_repeat_days: float = Field(default=7.0, gt=0)
     """Days after which an alert that still holds is told again."""
+    otlp_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """OpenTelemetry collector (OTLP over HTTP) that the service's traces go to; unset: nothing is traced."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO")
 
     @field_validator("home", "cities_dir", mode="after")
@@ -242,6 +244,8 @@ def apply_environment(settings: Settings) -> None:
         "GIT_PYTHON_REFRESH": "quiet",
         "MPLBACKEND": "Agg",
     }
+    if settings.otlp_endpoint:
+        defaults["OTEL_EXPORTER_OTLP_ENDPOINT"] = settings.otlp_endpoint
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     for folder in (settings.home, Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), settings.locks_dir):

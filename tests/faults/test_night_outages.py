@@ -1,4 +1,4 @@
-"""What can fail during a night: sources, training, disk, tracker, database. The champion stays one, and loadable."""
+"""What can fail during a night: sources, training, disk, tracker, database; one champion stays loadable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from tests.registry_support import make_settings
 from urbanwm.errors import SourceError, TrainingDiverged, UpstreamUnavailable
 from urbanwm.last_night import read_last_night
 from urbanwm.model.bundle import Bundle
-from urbanwm.pipeline import decision, fit, night, run_nightly, run_promote, training_night
-from urbanwm.registry import ChampionCache, Registry
+from urbanwm.pipeline import (
+    decision,
+    evaluation,
+    fit,
+    night,
+    promote,
+    run_nightly,
+    run_promote,
+    training_night,
+)
+from urbanwm.registry import ChampionCache, Registry, RunLog
 from urbanwm.registry import store as registry_store
 from urbanwm.sources import synthetic
 from urbanwm.training import run as training_run
@@ -31,6 +40,17 @@ signals:
   energy_mwh:    [{{source: synthetic, seed: {seed}}}]
   traffic_index: [{{source: synthetic, seed: {seed}}}]
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Leave out what takes most of a small night's time and has no part in what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "log_figure", lambda *arguments: None)
+        patch.setattr(evaluation, "_log_card", lambda *arguments: None)
+        patch.setattr(promote, "behaviour_failures", lambda *arguments: [])
+        patch.setattr(night, "write_night_report", lambda settings, *rest: settings.home / "report.html")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import pytest
 import requests
 
 from tests.registry_support import accept, make_registry, make_template
-from tests.service_process import RunningService, prepare_home, running_service, untrained_bundle
+from tests.service_process import FULL_SIZE, RunningService, prepare_home, running_service, untrained_bundle
 from urbanwm.registry import Registry, directory_digest, promote, rollback
 
 pytestmark = pytest.mark.slow
-PROMOTIONS, ROLLBACKS = 6, 2
-"""A quarter of what was tried once (30 and 10, each rollback followed by one more promotion)."""
+PROMOTIONS, ROLLBACKS = (30, 10) if FULL_SIZE else (6, 2)
+"""With URBANWM_FULL_SIZE=1 all of them; each rollback is followed by one more promotion."""
 BUNDLES = 3
 POLL_SECONDS = 0.3
 SWAP_SECONDS = 20.0

@@ -52,7 +52,7 @@ def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight
 ) -> None:
     spec, series, fit = fitted
     hours, fold = np.arange(len(series)), 2
-    # A window of the fold before reaches a horizon's hours into the fortnight; what lies deeper is the fold's own.
+    # A window of the fold before reaches a horizon into the fortnight; what lies deeper is the fold's own.
     own = (fold_of(hours) == fold) & (hours % PART_HOURS >= spec.horizon_hours)
     # Only what is learned from changes here, not what is known: `history` still holds the true past.
     target = np.where(own[:, None], np.float32(9.0), series.target)

@@ -11,7 +11,7 @@ import pytest
 from tests.toy_city import END, toy_city, toy_history
 from urbanwm.features.calendar import CityCalendar
 from urbanwm.monitoring.checks import feed_alerts
-from urbanwm.monitoring.drift import LIMIT, drift
+from urbanwm.monitoring.drift import LIMIT, drift, window_deviations
 from urbanwm.monitoring.feeds import frozen_hours, is_frozen, is_silent, level_jump
 from urbanwm.monitoring.similar import deviations
 
@@ -47,6 +47,14 @@ class TestSimilarHours:
         before = deviations(series.iloc[: -10 * DAY], "energy_mwh", SPAIN).hours()
         after = deviations(changed(series, 10 * DAY, 9.0), "energy_mwh", SPAIN).hours()[: len(before)]
         np.testing.assert_array_equal(before, after)
+
+    def test_a_day_is_no_reference_of_its_own(self):
+        index = pd.date_range("2026-04-06", periods=6 * 7 * DAY, freq="h", tz="UTC")
+        weeks = np.arange(len(index)) // (7 * DAY)
+        series = pd.Series(np.where(weeks < 2, 100.0, 200.0), index)
+        saturday = series.iloc[: (4 * 7 + 6) * DAY]
+        found = deviations(saturday, "energy_mwh", CityCalendar("UTC")).hours()[-1]
+        assert found == pytest.approx(np.log(200 / 150))
 
     def test_a_missing_hour_stays_missing(self, history):
         series = history["pm25"].copy()
@@ -197,6 +205,5 @@ class TestDrift:
             series.iloc[last - 7 * DAY : last] *= 0.6
         alone = frame["energy_mwh"].copy()
         alone.iloc[-7 * DAY :] *= 0.6
-        assert abs(drift(series, "energy_mwh", SPAIN).score) < 0.5 * abs(
-            drift(alone, "energy_mwh", SPAIN).score
-        )
+        returning = window_deviations(series, "energy_mwh", SPAIN)[-1]
+        assert abs(returning) < 0.75 * abs(window_deviations(alone, "energy_mwh", SPAIN)[-1])

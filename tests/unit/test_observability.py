@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from serving import tracing
-from serving.tracing import ENDPOINT_VARIABLE, NO_TRACES, annotate_span, tracing_options
+from serving.tracing import NO_TRACES, annotate_span, tracing_options
 from serving.watch import Watch
 from urbanwm.logs import MASK, MaskSecrets
 
@@ -38,12 +38,12 @@ def test_without_secrets_nothing_is_touched() -> None:
 
 
 def test_nothing_is_traced_while_no_endpoint_is_set() -> None:
-    assert tracing_options({}) == tracing_options({ENDPOINT_VARIABLE: ""}) == NO_TRACES
+    assert tracing_options(None) == tracing_options("") == NO_TRACES
 
 
 def test_with_an_endpoint_every_request_but_the_probes_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "EXPORTER", "json")
-    options = tracing_options({ENDPOINT_VARIABLE: "http://collector:4318"})
+    options = tracing_options("http://collector:4318")
     assert (options["exporter_type"], options["sample_rate"]) == ("otlp", 1.0)
     assert "metrics" in options["excluded_urls"]
 
@@ -51,7 +51,7 @@ def test_with_an_endpoint_every_request_but_the_probes_is_traced(monkeypatch: py
 def test_an_endpoint_without_the_exporter_keeps_the_service_going(monkeypatch: pytest.MonkeyPatch) -> None:
     for missing in ("nothing_of_this_name", "nothing.of.this.name"):
         monkeypatch.setattr(tracing, "EXPORTER", missing)
-        assert tracing_options({ENDPOINT_VARIABLE: "http://collector:4318"}) == NO_TRACES
+        assert tracing_options("http://collector:4318") == NO_TRACES
 
 
 def test_a_request_that_is_not_traced_is_not_annotated() -> None:

@@ -147,7 +147,7 @@ class Forecasts(KeptTable):
             city,
             start=origin,
             end=origin + horizon_hours * HOUR,
-            known_at=origin,
+            known_at=None,
             signals=signals,
             version=version,
         )

@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock
-
 from urbanwm.clock import Clock, utc_now
 from urbanwm.errors import BadInput, BundleInvalid, UpstreamUnavailable
 from urbanwm.registry.connection import LOCK_TIMEOUT_S, connect, sqlite_file, translated
+from urbanwm.registry.lock import promotion_lock
 from urbanwm.registry.tracking import RunLog
 from urbanwm.registry.versions import (
     CHALLENGER,
@@ -79,9 +78,8 @@ class Registry:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the promotion lock: MLflow's aliases have no compare-and-set, the last writer would win."""
-        self._locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._locks / "promotion.lock", timeout=LOCK_TIMEOUT_S):
+        """Hold the promotion lock; see `urbanwm.registry.lock`."""
+        with promotion_lock(self.tracking_uri, self._locks, LOCK_TIMEOUT_S):
             yield
 
     def start_run(self, name: str, tags: Mapping[str, object], parent_run_id: str | None = None) -> RunLog:

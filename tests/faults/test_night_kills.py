@@ -1,0 +1,128 @@
+"""kill -9 at random moments of a night: one valid champion at all times, and no work done twice in the end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.registry_support import make_settings
+from urbanwm.model.bundle import Bundle
+from urbanwm.pipeline.plan import KEY_TAG
+from urbanwm.registry import ChampionCache, Registry
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIRST = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
+SECONDS_OF_A_NIGHT = 25.0
+"""A night of this size takes about so long on a busy machine; kills fall anywhere in it."""
+CITY_FILE = """
+name: smallville
+timezone: Europe/Berlin
+location: {latitude: 50.0, longitude: 10.0}
+simulated: true
+signals:
+  pm25:          [{source: synthetic, seed: 3}]
+  energy_mwh:    [{source: synthetic, seed: 3}]
+  traffic_index: [{source: synthetic, seed: 3}]
+"""
+WORKER = textwrap.dedent(
+    """
+    import sys
+    from datetime import datetime
+    from pathlib import Path
+
+    from tests.faults.test_night_kills import settings_below
+    from urbanwm.pipeline import evaluation, night, promote, run_nightly
+    from urbanwm.registry import RunLog
+
+    RunLog.log_figure = lambda *arguments: None
+    evaluation._log_card = lambda *arguments: None
+    promote.behaviour_failures = lambda *arguments: []
+    night.write_night_report = lambda settings, *rest: settings.home / "report.html"
+    print("READY", flush=True)
+    report = run_nightly(settings_below(Path(sys.argv[1])), as_of=datetime.fromisoformat(sys.argv[2]))
+    print("DONE", report.status, *report.errors, flush=True)
+    """
+)
+
+
+def settings_below(folder):
+    changes = {
+        "cities_dir": folder / "cities",
+        "history_days": 45,
+        "training_steps": 4,
+        "candidates": ["urban", "urban@7"],
+        # Whoever is not worse by half may serve, so that promotions happen under the kills.
+        "gate_margin": 0.5,
+    }
+    return make_settings(folder / "home").model_copy(update=changes)
+
+
+def start(folder: Path, moment: datetime) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-c", WORKER, str(folder), moment.isoformat()]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+
+def killed_after(folder: Path, moment: datetime, seconds: float) -> bool:
+    """Run a night, kill it `seconds` after it was ready, and return whether it had ended by then."""
+    worker = start(folder, moment)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "READY\n"
+    time.sleep(seconds)
+    worker.send_signal(signal.SIGKILL)
+    return "DONE" in worker.communicate()[0]
+
+
+def assert_sound(folder: Path) -> None:
+    """Look at what every other process could see at this moment."""
+    settings = settings_below(folder)
+    registry = Registry(settings)
+    if not registry.exists:
+        return
+    holders = [item for item in registry.list_versions() if "champion" in item.aliases]
+    assert len(holders) <= 1
+    if holders:
+        Bundle.load(ChampionCache(settings.cache_dir, registry).sync().path).smoke_test()
+
+
+def kill_repeatedly(folder: Path, times: int, seed: int) -> None:
+    (folder / "cities").mkdir(parents=True)
+    (folder / "cities" / "smallville.yaml").write_text(CITY_FILE)
+    generator = np.random.default_rng(seed)
+    for _ in range(times):
+        killed_after(folder, FIRST, float(generator.uniform(0.0, SECONDS_OF_A_NIGHT)))
+        assert_sound(folder)
+    output, _ = start(folder, FIRST).communicate(timeout=600)
+    assert "DONE" in output, output
+    assert "failed" not in output
+    assert_sound(folder)
+    registry = Registry(settings_below(folder))
+    trained = Counter(item.tags[KEY_TAG] for item in registry.list_versions())
+    assert len(trained) == 2
+    assert set(trained.values()) == {1}
+    runs = registry.client.search_runs(["1"])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    assert Counter(run.data.tags["stage"] for run in finished) == {"train": 2, "night": 1}
+
+
+def test_a_night_that_is_killed_twice_is_finished_by_the_next_one(tmp_path):
+    kill_repeatedly(tmp_path, times=2, seed=5)
+
+
+@pytest.mark.timeout(3600)
+def test_thirty_kills_in_five_homes_leave_one_champion_and_no_double_work(tmp_path, pytestconfig):
+    if "slow" not in (pytestconfig.option.markexpr or ""):
+        pytest.skip("thirty kills take many minutes; run with -m slow")
+    for home in range(5):
+        kill_repeatedly(tmp_path / str(home), times=6, seed=200 + home)
