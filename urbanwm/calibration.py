@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BundleInvalid
+from urbanwm.past_errors import daily_correlation, whole_days
 
 METHOD = "band_scale"
 LEAD_BUCKETS: tuple[tuple[int, int], ...] = ((1, 6), (7, 24), (25, 48), (49, HORIZON_HOURS_MAX))
@@ -23,6 +24,7 @@ SCALE_MIN, SCALE_MAX = 1.04, 3.0
 PRIOR_WINDOWS = 10.0
 """Held-out windows that weigh as much as the prior belief that the model's own width is right (scale 1)."""
 MINIMUM_HOURS = 24
+MINIMUM_DAYS = 24
 AR1_MAX = 0.99
 ERROR_CLIP = 5.0
 """Errors beyond this many half-widths count as this many in the correlation: one episode must not decide."""
@@ -123,16 +125,13 @@ def _band_scales(quantiles: Array, observed: Array) -> list[float]:
 
 
 def _error_correlation(quantiles: Array, observed: Array, index: int) -> float:
-    """Return the lag-1 correlation of one signal's errors, in units of the half-width of the 50 % band."""
+    """Return one signal's hour-to-hour correlation under which daily means of its errors vary as they did.
+
+    Errors are taken in units of the half-width of the 50 % band; 0 where there are too few whole days.
+    """
     half_width = 0.5 * (quantiles[..., index, _MEDIAN + 1] - quantiles[..., index, _MEDIAN - 1])
     error = (observed[..., index] - quantiles[..., index, _MEDIAN]) / np.maximum(half_width, 1e-6)
     error = np.clip(error, -ERROR_CLIP, ERROR_CLIP)
-    both = np.isfinite(error[:, 1:]) & np.isfinite(error[:, :-1])
-    if int(both.sum()) < MINIMUM_HOURS:
+    if whole_days(error) < MINIMUM_DAYS:
         return 0.0
-    before, after = error[:, :-1][both], error[:, 1:][both]
-    spread = float(before.std() * after.std())
-    if spread == 0.0:
-        return 0.0
-    covariance = float(((before - before.mean()) * (after - after.mean())).mean())
-    return round(float(np.clip(covariance / spread, 0.0, AR1_MAX)), 6)
+    return round(min(daily_correlation(error), AR1_MAX), 6)

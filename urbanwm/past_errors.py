@@ -65,22 +65,32 @@ class PastErrors:
         found = []
         for signal in range(len(TARGETS)):
             error = errors[..., signal]
-            found.append(_daily_correlation(error / _hourly_scale(error, hours)[hours]))
+            found.append(daily_correlation(error / _hourly_scale(error, hours)[hours]))
         return found
 
 
-def _daily_correlation(errors: Float) -> float:
+def daily_correlation(errors: Float) -> float:
     """Return the AR(1) correlation under which a day's mean error varies as it did, `(origins, leads)` in.
 
     The correlation of neighbouring hours alone is too low: an error has a part that lasts for days, and an
     interval for a daily mean, or for the effect of a policy on it, would be too narrow.
     """
-    days = errors[:, : errors.shape[1] // HOURS_PER_DAY * HOURS_PER_DAY].reshape(-1, HOURS_PER_DAY)
-    days = days[np.isfinite(days).all(axis=1)]
+    days = _days(errors)
     if len(days) < MINIMUM_ERRORS or not (variance := days.var()):
         return RANK_CORRELATION
     share = float(days.mean(axis=1).var() / variance)
     return float(np.interp(share, DAY_MEAN_VARIANCE, CORRELATIONS))
+
+
+def whole_days(errors: Float) -> int:
+    """Return how many days without a gap `errors` `(origins, leads)` hold."""
+    return len(_days(errors))
+
+
+def _days(errors: Float) -> Float:
+    """Cut `(origins, leads)` into days `(n, 24)`, those with a gap left out."""
+    days = errors[:, : errors.shape[1] // HOURS_PER_DAY * HOURS_PER_DAY].reshape(-1, HOURS_PER_DAY)
+    return np.asarray(days[np.isfinite(days).all(axis=1)])
 
 
 def _hourly_scale(errors: Float, hours: NDArray[np.int64]) -> Float:
