@@ -18,7 +18,7 @@ from urbanwm.nowcast import Kept as OfModel
 from urbanwm.nowcast import Nowcast, Past
 from urbanwm.simulator import Forecaster
 
-FORECASTS_LIMIT_BYTES = 16 * 1024 * 1024
+FORECASTS_LIMIT_BYTES = 8 * 1024 * 1024
 NOWCASTS_LIMIT_BYTES = 8 * 1024 * 1024
 """About 28 nowcasts of a week with their latent states: so many cities, or starts, that are asked about."""
 PAST_BYTES = 4096

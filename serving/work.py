@@ -20,7 +20,7 @@ ADMITTED_MAX = 64
 """Requests that may be in the queue at once, the running one included."""
 ADMITTED_ALWAYS = 4
 """So many are let in however long the work has been taking: one slow answer must not close the door."""
-PATIENCE_SECONDS = 1.5
+PATIENCE_SECONDS = 3.0
 """Longest wait that is promised to somebody who is let in, going by how long the work has been taking."""
 SMOOTHING = 0.1
 """Weight of the newest duration in the average: the last twenty or so count."""

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a night: one valid champion at all times, and no work done twice in the end."""
+"""kill -9 at random moments of a night: one valid champion at all times, and no work done twice."""
 
 from __future__ import annotations
 

@@ -104,6 +104,12 @@ class TestNotifier:
         assert notifier(tmp_path, webhook).tell([UNIT], NIGHT + timedelta(days=1), ["demo"]).new == 1
         assert webhook.documents[0]["alerts"][0]["message"] == "jumped by 10"
 
+    def test_an_end_that_could_not_be_posted_is_told_the_next_night(self, tmp_path):
+        notifier(tmp_path).tell([UNIT], NIGHT, ["demo"])
+        down = notifier(tmp_path, Webhook(requests.ConnectionError("down")))
+        assert down.tell([], NIGHT + timedelta(days=1), ["demo"]) == Told(cleared=1, failed=1)
+        assert notifier(tmp_path).tell([], NIGHT + timedelta(days=2), ["demo"]) == Told(cleared=1)
+
     def test_without_a_webhook_the_log_is_told_once(self, tmp_path, caplog):
         told = Notifier(tmp_path)
         told.tell([UNIT], NIGHT, ["demo"])

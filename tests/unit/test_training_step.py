@@ -137,6 +137,7 @@ def test_dropout_passes_gradients_only_through_what_it_kept() -> None:
     assert torch.equal(x.grad, y.detach())
 
 
+@pytest.mark.slow
 def test_freed_memory_stays_with_the_process() -> None:
     """Left alone, glibc returns it at nearly every full-size step: thousands of page faults each."""
     if not keep_freed_memory():

@@ -147,7 +147,7 @@ class Forecasts(KeptTable):
             city,
             start=origin,
             end=origin + horizon_hours * HOUR,
-            known_at=None,
+            known_at=origin,
             signals=signals,
             version=version,
         )

@@ -16,7 +16,8 @@ def keep_freed_memory() -> bool:
     """Make glibc reuse freed buffers; return False where the C library is another one.
 
     By default it returns large buffers to the kernel, which clears every page before the next step gets it
-    back: page faults were 8 % of a training step. It takes no more memory than a step needs at its peak.
+    back: 400 to 14,000 page faults in every step of the reference, up to 60 ms of system time. It takes no
+    more memory than a step needs at its peak.
     """
     try:
         library = ctypes.CDLL("libc.so.6")
