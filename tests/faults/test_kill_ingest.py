@@ -115,7 +115,7 @@ def test_an_ingest_that_is_killed_again_and_again_is_completed_by_the_next_one(t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_fifty_kills_in_ten_homes_lose_nothing(tmp_path, pytestconfig):
     if "slow" not in (pytestconfig.option.markexpr or ""):
         pytest.skip("fifty kills take minutes; run with -m slow")

@@ -162,10 +162,11 @@ class _Sight:
     def frame(self, city: City, days: int) -> pd.DataFrame | None:
         """Read the last days of a city's signals; None, and a sentence, where there are none."""
         try:
+            end = self.end(city)
             return self.lake().read(
                 city.name,
-                start=self.moment - timedelta(days=days),
-                end=self.moment,
+                start=end - timedelta(days=days),
+                end=end,
                 signals=list(dict.fromkeys([*city.signals, *VOLUME.values()])),
             )
         except DataUnavailable as error:
