@@ -10,7 +10,7 @@ STAMP := $(VENV)/.ready
 CITY ?=
 CITIES := $(if $(CITY),--city $(CITY),)
 
-.PHONY: help setup up nightly serve ui schedule test unit check format bench lock clean
+.PHONY: help setup up nightly serve ui schedule test unit check audit format bench lock clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,6 +44,9 @@ test: setup  ## every test
 
 unit: setup  ## the fast layer: no network, under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/unit
+
+audit: setup  ## known vulnerabilities of the locked packages (needs the network's advisory database)
+	$(BIN)/pip-audit -r requirements.lock --no-deps --disable-pip
 
 check: setup  ## lint, format, types, dependency consistency
 	$(BIN)/ruff check .

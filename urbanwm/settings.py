@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     training_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps, in place of the experiment's."""
     candidates: Annotated[list[str], NoDecode] = Field(default=[])
-    """What a night trains, comma-separated: `EXPERIMENT`, `EXPERIMENT@SEED`, `warm` (the champion trained on),
+    """What a night trains, comma-separated: `EXPERIMENT`, `EXPERIMENT@SEED`, `warm` (from the champion),
     `search` (the best of a search); empty: the experiment above and `warm`."""
     warm_start_steps: int = Field(default=100, ge=1)
     """Optimiser steps of a candidate that starts from the champion's weights."""

@@ -52,7 +52,7 @@ def test_label_and_window_are_kept_beside_the_answer(tmp_path):
 
 
 def test_the_body_is_compressed_under_its_digest(tmp_path):
-    digest, received_at = RawArchive(tmp_path).put(answer(b"abc" * 1000), "madrid", "pm25")
+    digest, _ = RawArchive(tmp_path).put(answer(b"abc" * 1000), "madrid", "pm25")
     (path,) = bodies(tmp_path)
     assert path.relative_to(tmp_path).as_posix() == f"waqi/madrid/2025-03/{digest}.gz"
     assert gzip.decompress(path.read_bytes()) == b"abc" * 1000

@@ -29,7 +29,8 @@ RECENT_NAME = re.compile(r"_(\d+)h$")
 _TRACKED = (
     "name", "config_hash", "model.kind", "model.hidden_dim", "model.latent_dim", "model.latent",
     "model.dropout", "training.steps", "training.batch_size", "training.context_hours",
-    "training.horizon_hours", "training.learning_rate", "training.weight_decay", "training.warmup_steps", "training.gradient_clip",
+    "training.horizon_hours", "training.learning_rate", "training.weight_decay", "training.warmup_steps",
+    "training.gradient_clip",
     "training.reconstruction_weight", "training.kl_weight", "training.free_bits", "training.signal_dropout",
     "training.ema_decay", "training.validation_blocks", "training.validation_days", "training.seed",
     "training.threads",
