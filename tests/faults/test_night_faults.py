@@ -28,6 +28,13 @@ signals:
 """
 
 
+@pytest.fixture
+def asked_for(pytestconfig):
+    """Skip what costs half a minute of computing unless the slow tests were asked for by name."""
+    if "slow" not in (pytestconfig.option.markexpr or ""):
+        pytest.skip("run with -m slow")
+
+
 def settings_below(folder):
     changes = {"cities_dir": folder / "cities", "history_days": 45, "training_steps": 2}
     return make_settings(folder / "home").model_copy(update=changes)
@@ -62,7 +69,11 @@ def _night_that_dies(folder, module_name, function):
         ),
     ],
 )
-def test_a_night_killed_anywhere_is_finished_by_the_next(tmp_path, module_name, function, run_states):
+def test_a_night_killed_anywhere_is_finished_by_the_next(
+    tmp_path, module_name, function, run_states, request
+):
+    if function in ("held_out_tables", "run_promote"):
+        request.getfixturevalue("asked_for")
     (tmp_path / "cities").mkdir()
     (tmp_path / "cities" / "smallville.yaml").write_text(CITY_FILE)
     arguments = (tmp_path, module_name, function)

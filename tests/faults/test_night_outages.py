@@ -29,6 +29,15 @@ from urbanwm.training import run as training_run
 
 pytestmark = pytest.mark.slow
 
+
+@pytest.fixture
+def asked_for(pytestconfig):
+    """Skip what costs half a minute of computing unless the slow tests were asked for by name."""
+    if "slow" not in (pytestconfig.option.markexpr or ""):
+        pytest.skip("run with -m slow")
+
+
+ASKED_FOR = pytest.mark.usefixtures("asked_for")
 FIRST = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
 CITY_FILE = """
 name: {name}
@@ -65,6 +74,7 @@ def settings(tmp_path_factory):
         "history_days": 45,
         "training_steps": 2,
         "candidates": ["urban"],
+        "nightly_cities": ["alder"],
     }
     made = make_settings(folder / "home").model_copy(update=changes)
     assert run_nightly(made, as_of=FIRST).status == "done"
@@ -101,6 +111,7 @@ def failing(error):
     return fail
 
 
+@ASKED_FOR
 def test_sources_that_are_down_all_night_leave_a_report_and_the_champion(settings, day, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "fetch", failing(UpstreamUnavailable("maintenance", source="synthetic")))
@@ -112,6 +123,7 @@ def test_sources_that_are_down_all_night_leave_a_report_and_the_champion(setting
     assert_the_next_night_heals(settings, day)
 
 
+@ASKED_FOR
 def test_half_the_cities_missing_does_not_stop_the_others(settings, day, monkeypatch):
     original = synthetic.fetch
 
@@ -122,7 +134,7 @@ def test_half_the_cities_missing_does_not_stop_the_others(settings, day, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "fetch", fetch)
-        report = run_nightly(settings, as_of=day)
+        report = run_nightly(settings, ["alder", "birch"], as_of=day)
     brought = {city.city: city for city in report.ingest}
     assert brought["alder"].inserted > 0
     assert brought["birch"].errors
@@ -144,6 +156,7 @@ def test_a_loss_that_is_not_finite_keeps_the_champion_and_says_so(settings, day,
     assert_the_next_night_heals(settings, day)
 
 
+@ASKED_FOR
 def test_one_candidate_that_diverges_leaves_the_other(settings, day, monkeypatch):
     original = fit.training_spec
     two = settings.model_copy(update={"candidates": ["urban", "urban@7"]})
@@ -182,6 +195,7 @@ def test_a_tracker_that_is_lost_is_named_and_the_next_night_goes_on(settings, da
     assert len(Registry(settings).list_versions()) == versions + trained_already
 
 
+@ASKED_FOR
 def test_a_tracker_that_is_lost_at_the_promotion_promotes_nothing(settings, day, monkeypatch):
     before = Registry(settings).champion().version
     with monkeypatch.context() as patch:
@@ -194,6 +208,7 @@ def test_a_tracker_that_is_lost_at_the_promotion_promotes_nothing(settings, day,
     assert_the_next_night_heals(settings, day)
 
 
+@ASKED_FOR
 @pytest.mark.parametrize("step", ["fit", "held_out_tables"])
 def test_a_full_disk_is_a_named_failure_and_the_next_night_goes_on(settings, day, monkeypatch, step):
     full = OSError(28, "No space left on device")
@@ -209,6 +224,7 @@ def test_a_full_disk_is_a_named_failure_and_the_next_night_goes_on(settings, day
     assert_the_next_night_heals(settings, day)
 
 
+@ASKED_FOR
 @pytest.mark.timeout(300)
 def test_a_database_that_another_process_has_locked_is_waited_for_or_named(settings, day):
     database = settings.home / "mlflow" / "mlflow.db"
@@ -222,6 +238,7 @@ def test_a_database_that_another_process_has_locked_is_waited_for_or_named(setti
     assert_the_next_night_heals(settings, day)
 
 
+@ASKED_FOR
 def test_a_clock_that_jumps_back_changes_nothing(settings, day):
     run_nightly(settings, as_of=day)
     versions = len(Registry(settings).list_versions())

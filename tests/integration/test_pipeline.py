@@ -175,14 +175,6 @@ def test_a_recorded_run_can_be_done_again_to_the_bit(settings, night):
     assert len(list_models(settings)) == before
 
 
-def test_a_run_whose_scores_were_altered_is_not_reproduced(settings, night):
-    client = Registry(settings).client
-    client.log_metric(night.training.run_id, "test/pm25/mae", night.training.metrics["test/pm25/mae"] * 1.5)
-    found = reproduce(settings, f"runs:/{night.training.run_id}")
-    assert not found.agrees
-    assert found.reasons[0].startswith("test/pm25/mae")
-
-
 def test_a_run_that_trained_nothing_cannot_be_reproduced(settings, night):
     with pytest.raises(BadInput, match="trained no model"):
         reproduce(settings, night.run_id)
