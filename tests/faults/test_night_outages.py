@@ -182,7 +182,11 @@ def test_one_candidate_that_diverges_leaves_the_other(settings, day, monkeypatch
         pytest.param(decision, "finish_night", id="after the promotion"),
     ],
 )
-def test_a_tracker_that_is_lost_is_named_and_the_next_night_goes_on(settings, day, monkeypatch, module, name):
+def test_a_tracker_that_is_lost_is_named_and_the_next_night_goes_on(
+    settings, day, monkeypatch, module, name, request
+):
+    if name != "finish_candidate":
+        request.getfixturevalue("asked_for")
     with monkeypatch.context() as patch:
         patch.setattr(module, name, failing(UpstreamUnavailable("connection refused", source="mlflow")))
         report = run_nightly(settings, as_of=day)

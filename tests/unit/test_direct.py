@@ -68,13 +68,17 @@ def test_fortnights_belong_to_one_fold_each() -> None:
     assert (np.diff(folds) != 0).sum() == 2 * FOLDS - 1
 
 
-def test_a_city_alone_and_the_pooled_row_are_the_same(
+def test_a_city_never_seen_is_not_given_another_citys_daily_shape(
     fitted: tuple[FeatureSpec, CitySeries, DirectFit],
 ) -> None:
-    _, _, fit = fitted
-    np.testing.assert_array_equal(fit.direct.weights[0], fit.direct.weights[1])
+    spec, series, fit = fitted
     assert fit.direct.row("nowhere") == 0
     assert fit.direct.row(CITY) == 1
+    inputs = DirectColumns(spec).inputs(series.windows([700], 0, 12))
+    flat = np.zeros_like(inputs.regressors)
+    flat[..., DirectColumns(spec).levels_of_any_kind] = 3.0  # every level the same: nothing to add to it
+    forecast, _ = fit.direct.predict(replace(inputs, regressors=flat), np.zeros(1, dtype=np.int64))
+    np.testing.assert_allclose(forecast, 3.0, atol=1e-4)
 
 
 def test_two_different_cities_keep_weights_of_their_own() -> None:

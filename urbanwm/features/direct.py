@@ -20,8 +20,10 @@ from urbanwm.features.windows import Float, Windows
 if TYPE_CHECKING:
     from urbanwm.features.spec import FeatureSpec
 
-POOLED: Final = ""
+UNSEEN: Final = ""
 """Name of the row of weights for a city never seen."""
+LEVELS: Final = 9
+"""The first regressors are seasonal levels: last week and the similar-day means."""
 LOG_ERROR_RANGE: Final = (-4.5, 2.0)
 """Bounds of the logarithm of the usual error, in standard deviations of the signal."""
 _CLOCK: Final = frozenset({"hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2"})
@@ -41,13 +43,13 @@ def fold_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class DirectForecast:
-    """Weights of the regressions; R rows (all cities pooled first), P regressors, E inputs of the error size.
+    """Weights of the regressions; R rows (unseen cities first), P regressors, E inputs of the error size.
 
     There are weights for L leads, the horizon that was trained on; a later lead takes those of the same hour
     of the last day that has its own.
 
     Attributes:
-        names: What each row was fitted on: `POOLED`, then cities (in training: parts of the record).
+        names: What each row is for: `UNSEEN`, then cities (in training: parts of the record).
         weights: `(R, 3, 24, L, P)` by target, local hour and lead.
         log_error: `(R, 3, 24, L)` logarithm of the usual size of the error.
         error_weights: `(3, E)` what makes it larger or smaller.
@@ -59,7 +61,7 @@ class DirectForecast:
     error_weights: NDArray[np.float32]
 
     def row(self, city: str) -> int:
-        """Return a city's row; the pooled one for a city never seen."""
+        """Return a city's row; the first for a city never seen."""
         return self.names.index(city) if city in self.names else 0
 
     def predict(self, inputs: DirectInputs, row: NDArray[np.int64]) -> tuple[Float, Float]:
@@ -115,6 +117,24 @@ class DirectColumns:
         """Return the skip columns that are regressors."""
         left_out = {name for name, _ in SPREAD} | set(DIRECT_NAMES)
         return [i for i, name in enumerate(self.spec.skip_names) if name not in left_out]
+
+    @cached_property
+    def shape_free(self) -> NDArray[np.float64]:
+        """Return `(P, P')`: the combinations of regressors that say nothing of the shape of a city's day.
+
+        Seasonal levels enter as differences from their mean, and so do the last hours' levels; deviations as
+        they are; calendar, weather and the constant, whose weights are one city's habits, not at all.
+        """
+        combined = np.zeros((sum(self.groups), len(self.predictions)))
+        np.fill_diagonal(combined, 1.0)
+        combined[:LEVELS, self.levels_of_any_kind] -= 1.0 / LEVELS
+        return combined
+
+    @cached_property
+    def levels_of_any_kind(self) -> list[int]:
+        """Return the regressors that are levels and no deviations: seasonal ones, and those of last hours."""
+        names = [self.spec.skip_names[i] for i in self.predictions]
+        return [i for i, name in enumerate(names) if i < LEVELS or name.startswith("level_")]
 
     @cached_property
     def spread(self) -> list[int]:

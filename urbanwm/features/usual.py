@@ -21,10 +21,15 @@ INDEX_MAXIMUM = 2.0
 """The index is clipped here: such an hour does not tell its usual volume."""
 MINIMUM_COVERAGE = 0.5
 """Share of the index's hours that must have a volume for volumes to be used at all."""
+MINIMUM_HOURS = 10 * HOURS_PER_DAY
+"""A shorter record does not know what is usual: its index stands for itself."""
 
 
 class TrafficLevel(NamedTuple):
-    """`level (N,)`, NaN = missing, and `usual (N,)`, never missing: index = level ÷ usual."""
+    """`level (N,)`, NaN = missing, and `usual (N,)`, never missing: index = level ÷ usual.
+
+    In a record's first week, before anything is usual, `usual` is 1 and says nothing.
+    """
 
     level: NDArray[np.float64]
     usual: NDArray[np.float64]
@@ -35,7 +40,7 @@ def mean_volume(frame: pd.DataFrame) -> float | None:
     if INDEX not in frame or VOLUME not in frame:
         return None
     both = frame[INDEX].notna() & (frame[VOLUME] > 0.0)
-    if both.sum() < MINIMUM_COVERAGE * frame[INDEX].notna().sum() or not both.any():
+    if both.sum() < max(MINIMUM_COVERAGE * frame[INDEX].notna().sum(), MINIMUM_HOURS):
         return None
     return float(frame.loc[both, VOLUME].mean())
 
@@ -57,12 +62,10 @@ def traffic_level(frame: pd.DataFrame, days: LocalDays, unit: float | None) -> T
     own = np.full(hours, np.nan)
     own[known] = volume[known] / index[known]
     before = _a_week_before(own, days)
-    # Without a week of history the index stands for itself. An hour without an index has no level either.
-    told = np.isfinite(before)
-    usual = np.where(told, before, 1.0)
-    return TrafficLevel(
-        np.where(told & np.isfinite(volume) & np.isfinite(index), volume, index * usual), usual
-    )
+    usual = np.where(np.isfinite(before), before, 1.0)
+    # An hour without an index has no level either: whoever hides the one hides the other.
+    level = np.where(np.isfinite(volume) & np.isfinite(index), volume, index * usual)
+    return TrafficLevel(level, usual)
 
 
 def _a_week_before(own: NDArray[np.float64], days: LocalDays) -> NDArray[np.float64]:

@@ -19,8 +19,9 @@ from urbanwm.features import CitySeries, FeatureSpec, Windows
 from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import (
     FOLDS,
+    LEVELS,
     LOG_ERROR_RANGE,
-    POOLED,
+    UNSEEN,
     DirectColumns,
     DirectForecast,
     fold_of,
@@ -34,8 +35,6 @@ ERROR_WINDOWS = 3_000
 WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
 """The first week of a signal, at most this share of the record, has no history and is not learned from."""
 CHUNK = 2048
-LEVELS = 9
-"""The first regressors are seasonal levels, whose plain mean the weights are pulled to."""
 PENALTIES = (1e-3, 1e-2, 1e-1, 10.0)
 """Candidates, per row, for levels, recent values, calendar and weather; the last switches a group off."""
 SMOOTHING_HOURS = (0.0, 1.0)
@@ -45,6 +44,7 @@ CHOICE_LEADS = 5
 CHOICE_WINDOWS = 90 * HOURS_PER_DAY
 """A record with fewer windows is too short to choose on: it takes the start."""
 CONSTANT_PENALTY = 1e-4
+UNSEEN_PENALTY = 1e-2
 ERROR_PENALTY = 1e-3
 ERROR_SMOOTHING = 2.0
 """Hours and leads over which the usual error is smoothed."""
@@ -90,7 +90,7 @@ class DirectFit:
     """What a fit gives.
 
     Attributes:
-        direct: For forecasts: one row per city, and the pooled one.
+        direct: For forecasts: one row per city, and one for cities never seen.
         by_fold: Per city, for training: row k was fitted without fold k.
         errors: Left-out errors over their usual size, `(3, n)`, NaN = missing: where a head begins.
     """
@@ -104,7 +104,8 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
     """Fit the regressions on every city's record.
 
     Penalties are chosen per target on left-out folds, pooled over cities. A city's own weights are pulled to
-    the pooled ones, those to the plain mean of the seasonal levels. One city alone needs no second pull.
+    the pooled ones, those to the plain mean of the seasonal levels. One city alone needs no second pull. A
+    city never seen gets weights that know nothing of the shape of another's day.
 
     Args:
         series: Training rows; `spec.direct` must not be set yet.
@@ -124,7 +125,7 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
         smooth = pooled.smoothed(choice.smoothing_hours)
         whole = _solve(smooth.whole(), penalty)
         left_out = [_solve(smooth.without(fold), penalty) for fold in range(FOLDS)]
-        rows[0, target] = prior + whole
+        rows[0, target] = prior + _shape_free(pooled.whole(), columns)
         for position, (name, own) in enumerate(sums.items()):
             near = own.smoothed(choice.smoothing_hours)
             alone = len(names) == 1
@@ -234,6 +235,15 @@ def _solve(sums: _Sums, penalty: Double, pull: Double | None = None) -> Double:
     return solved
 
 
+def _shape_free(sums: _Sums, columns: DirectColumns) -> Double:
+    """Return weights `(24, L, P)` for a city never seen, smoothed over all hours of the day."""
+    combined = columns.shape_free
+    shared = _Sums(*(np.broadcast_to(part.mean(axis=0), part.shape) for part in sums))
+    reduced = shared._replace(gram=combined.T @ shared.gram @ combined, moment=shared.moment @ combined)
+    solved: Double = _solve(reduced, np.full(combined.shape[1], UNSEEN_PENALTY)) @ combined.T
+    return solved
+
+
 def _left_out_error(sums: _Sums, smooth: _Sums, penalty: Double) -> float:
     """Return the sum of squared errors over all folds, each forecast by the others."""
     total, whole = 0.0, smooth.whole()
@@ -270,8 +280,12 @@ def _with_errors(
     weights, centres = _explain(judged, cells)
     shift = {name: (centre * weights).sum(axis=-1)[:, None, None] for name, centre in centres.items()}
     own = np.stack([cells[name] - shift[name] for name in series])
-    log_error = np.concatenate([own.mean(axis=0, keepdims=True), own]).astype(np.float32)
-    direct = DirectForecast((POOLED, *series), rows, log_error, weights.astype(np.float32))
+    strange = [
+        _by_cell(_judge(city, columns, np.repeat(rows[:1], FOLDS, axis=0))) for city in series.values()
+    ]
+    unseen = np.mean([part - shift[name] for part, name in zip(strange, series, strict=True)], axis=0)
+    log_error = np.concatenate([unseen[None], own]).astype(np.float32)
+    direct = DirectForecast((UNSEEN, *series), rows, log_error, weights.astype(np.float32))
     parts = tuple(str(fold) for fold in range(FOLDS))
     by_fold = {
         name: DirectForecast(
