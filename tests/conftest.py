@@ -13,13 +13,23 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.fixture(autouse=True)
-def _environment_stays_as_it_was() -> Iterator[None]:
-    """Undo what `apply_environment` exports, so that one test's state folder is not the next one's."""
+def _restored_environment() -> Iterator[None]:
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays_as_it_was() -> Iterator[None]:
+    """Undo what `apply_environment` exports, so that one test's state folder is not the next one's."""
+    yield from _restored_environment()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_of_a_module_stays_in_it() -> Iterator[None]:
+    """Undo what a module's shared fixtures export, which come before the first test."""
+    yield from _restored_environment()
 
 
 @pytest.fixture(autouse=True)

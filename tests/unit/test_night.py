@@ -222,6 +222,13 @@ class TestRollback:
         assert "rolled_back" in alerts
         assert "version 2 serves" in report.text()
 
+    def test_a_champion_that_nobody_can_replace_does_not_make_a_repeated_night_new(self, settings, parts):
+        parts.answers["decide"] = replace(DECIDED, reused=True)
+        parts.answers["rollback"] = LiveRollback(
+            "3", "3", 4, done=False, reason="no previous champion, it stays"
+        )
+        assert night(settings, parts).status == "nothing new"
+
 
 class TestLease:
     def test_of_two_nights_at_once_the_second_leaves_with_exit_code_0(self, settings, parts):

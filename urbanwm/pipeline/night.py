@@ -215,7 +215,8 @@ class _Night:
 
     def _report(self, monitor: MonitorReport | None) -> NightReport:
         training, promotion = self.decision.training, self.decision.promotion
-        changed = any(city.inserted or city.updated for city in self.ingested) or self.rollback is not None
+        changed = any(city.inserted or city.updated for city in self.ingested)
+        changed = changed or bool(self.rollback and self.rollback.done)
         idle = self.decision.reused or bool(self.decision.note)
         status: Status = "nothing new" if idle and not changed else "done"
         exit_code = self.exit_code
