@@ -14,19 +14,19 @@ from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.evaluation import log_data_quality
 from urbanwm.pipeline.night_run import (
     NightKey,
+    RecordedNight,
     find_night,
     finish_night,
     nights_since_training,
     open_night,
-    recorded_outcome,
+    recorded_night,
     recorded_starts,
 )
-from urbanwm.pipeline.outcome import TrainOutcome
-from urbanwm.pipeline.plan import Candidate, already_trained, plan_candidate
+from urbanwm.pipeline.plan import Candidate
 from urbanwm.pipeline.progress import Progress, Stopwatch
 from urbanwm.pipeline.promote import PromotionOutcome
 from urbanwm.pipeline.spread import Spread
-from urbanwm.pipeline.train_job import TrainJob, reused_outcome
+from urbanwm.pipeline.train_job import reused_outcome
 from urbanwm.pipeline.training_night import NightTraining, train_night
 from urbanwm.registry import NIGHT_TAG, FoundRun, Registry, RunLog
 from urbanwm.settings import Settings
@@ -82,12 +82,9 @@ def decide_night(
     registry = Registry(settings)
     key = NightKey.of(settings, data, moment)
     found = find_night(registry, key)
-    done = found and recorded_outcome(registry, found)
+    done = found and recorded_night(registry, found)
     if found and done:
-        outcomes = _reused(settings, registry, data, found)
-        chosen = next((item for item in outcomes if item.version == done.version), None)
-        training = NightTraining(outcomes, chosen) if chosen else None
-        return NightDecision(training, done, found.run_id, reused=True)
+        return _read_again(registry, data, found, done)
     since = nights_since_training(registry, moment)
     if found is None and since is not None and since < settings.retrain_every_nights:
         return NightDecision(note=f"the last training is {since} of {settings.retrain_every_nights} days old")
@@ -116,7 +113,7 @@ def decide_night(
         say(f"judging version {training.chosen.version}")
         promotion = promote(training.chosen.version)
         watch.lap("gate")
-        finish_night(run, promotion, training.chosen.metrics, watch.seconds)
+        finish_night(run, promotion, training, watch.seconds)
     shutil.rmtree(folder, ignore_errors=True)
     return NightDecision(training, promotion, run.run_id, seconds=watch.seconds)
 
@@ -143,12 +140,14 @@ def _searched(
     return [] if found is None else [found]
 
 
-def _reused(settings: Settings, registry: Registry, data: NightData, found: FoundRun) -> list[TrainOutcome]:
-    """Return the candidates of a night that is done, from the registry."""
-    outcomes = []
-    for candidate in _continued(settings, registry, data, found):
-        plan = plan_candidate(candidate, data)
-        version = already_trained(registry, plan.key)
-        if version is not None:
-            outcomes.append(reused_outcome(TrainJob.of(settings, plan), version))
-    return outcomes
+def _read_again(registry: Registry, data: NightData, found: FoundRun, done: RecordedNight) -> NightDecision:
+    """Return the decision of a night that is done, from its record."""
+    known = {item.version: item for item in registry.list_versions()}
+    outcomes = [
+        reused_outcome(known[version], data.window(), data.left_out)
+        for version in done.versions
+        if version in known
+    ]
+    chosen = next((item for item in outcomes if item.version == done.promotion.version), None)
+    training = NightTraining(outcomes, chosen, done.lost) if chosen else None
+    return NightDecision(training, done.promotion, found.run_id, reused=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,13 +77,13 @@ def held_out_tables(
         for city in window["cities"]
         for name, model in models.items()
     ]
-    done = require_all(spread("forecast", forecast_city, jobs))
-    return {
-        name: pd.concat(
-            [pd.read_parquet(path) for path in done if path.parent.name == name], ignore_index=True
-        )
-        for name in models
-    }
+    require_all(spread("forecast", forecast_city, jobs))
+    return {name: read_tables(folder / name, list(window["cities"])) for name in models}
+
+
+def read_tables(folder: Path, cities: Sequence[str]) -> pd.DataFrame:
+    """Return one model's forecasts of all cities."""
+    return pd.concat([pd.read_parquet(folder / f"{city}.parquet") for city in cities], ignore_index=True)
 
 
 def _forecast(record: CityRecord, model: str, horizon_hours: int) -> pd.DataFrame:

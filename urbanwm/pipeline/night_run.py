@@ -14,6 +14,7 @@ from urbanwm.pipeline.candidates import candidate_identities
 from urbanwm.pipeline.data import HORIZON_HOURS, NightData
 from urbanwm.pipeline.plan import Candidate
 from urbanwm.pipeline.promote import PromotionOutcome
+from urbanwm.pipeline.training_night import NightTraining
 from urbanwm.provenance import collect_provenance, document_hash
 from urbanwm.registry import FINISHED, NIGHT_TAG, FoundRun, Registry, RunLog, find_runs, reopen
 from urbanwm.settings import Settings
@@ -98,22 +99,41 @@ def open_night(
     return run
 
 
+@dataclass(frozen=True)
+class RecordedNight:
+    """What a night that is done has left.
+
+    Attributes:
+        promotion: The gate's decision.
+        versions: The candidates, in the order of the settings.
+        lost: Why a candidate was lost, by label.
+    """
+
+    promotion: PromotionOutcome
+    versions: list[str]
+    lost: dict[str, str]
+
+
 def finish_night(
-    run: RunLog, promotion: PromotionOutcome, chosen: Mapping[str, float], seconds: Mapping[str, float]
+    run: RunLog,
+    promotion: PromotionOutcome,
+    training: NightTraining,
+    seconds: Mapping[str, float],
 ) -> None:
     """Record the outcome, which makes the night done once its run is ended.
 
     Args:
         run: The night's run; ended by its caller.
         promotion: The decision.
-        chosen: Scores of the candidate that met the champion, so that nights compare on one page.
+        training: The candidates; the scores of the chosen one are the night's, so that nights compare.
         seconds: Wall time by step.
     """
     ratios = {
         f"gate/{rival}/ratio": compared["overall"]["ratio"]
         for rival, compared in promotion.evidence.get("against", {}).items()
     }
-    kept = {name: value for name, value in chosen.items() if name.startswith(("test/", "skill/"))}
+    scores = training.chosen.metrics
+    kept = {name: value for name, value in scores.items() if name.startswith(("test/", "skill/"))}
     run.log_metrics(
         kept
         | ratios
@@ -125,6 +145,8 @@ def finish_night(
         "champion": promotion.champion,
         "promoted": promotion.promoted,
         "reasons": promotion.reasons,
+        "candidates": [item.version for item in training.outcomes],
+        "lost": training.lost,
     }
     run.log_json(outcome, OUTCOME_FILE)
     run.set_tags(
@@ -136,14 +158,15 @@ def finish_night(
     )
 
 
-def recorded_outcome(registry: Registry, found: FoundRun) -> PromotionOutcome | None:
-    """Return the decision of a night that is done; None where it was not finished."""
+def recorded_night(registry: Registry, found: FoundRun) -> RecordedNight | None:
+    """Return what a night that is done has left; None where it was not finished."""
     if found.status != FINISHED or DECISION not in found.tags:
         return None
     with tempfile.TemporaryDirectory(prefix="urbanwm-night-") as scratch:
         text = registry.fetch(found.run_id, OUTCOME_FILE, Path(scratch)).read_text("utf-8")
     outcome: dict[str, Any] = json.loads(text)
-    return PromotionOutcome(**outcome, reused=True)
+    versions, lost = outcome.pop("candidates"), outcome.pop("lost")
+    return RecordedNight(PromotionOutcome(**outcome, reused=True), versions, lost)
 
 
 def recorded_starts(found: FoundRun) -> dict[str, str | None]:

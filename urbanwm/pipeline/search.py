@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 import warnings
@@ -72,11 +73,17 @@ def search_candidate(
         if not study.trials:
             study.enqueue_trial(_as_it_is(base))
         _run_trials(study, base, settings, data, registry, parent_run_id)
-    best = next((trial for trial in study.best_trials), None)
-    if best is None or best.number == 0:
-        return None
-    found = load_experiment(settings.experiment, overrides | best.user_attrs[OVERRIDES])
-    return Candidate(SEARCH, found)
+    tried = {
+        trial.number: load_experiment(settings.experiment, overrides | trial.user_attrs[OVERRIDES])
+        for trial in study.trials
+        if OVERRIDES in trial.user_attrs
+    }
+    best = next((trial.number for trial in study.best_trials), 0)
+    for number, experiment in tried.items():
+        if number not in (0, best):
+            folder_of_trial = settings.runs_dir / plan_candidate(Candidate(SEARCH, experiment), data).key
+            shutil.rmtree(folder_of_trial, ignore_errors=True)
+    return Candidate(SEARCH, tried[best]) if best else None
 
 
 def _run_trials(
@@ -102,8 +109,15 @@ def _run_trials(
         tags = {"stage": "search", "trial": trial.number}
         with registry.start_run(f"search {trial.number}", tags, parent_run_id) as run:
             run.log_params(changes)
-            score = _score(candidate, settings, data, trial, deadline)
-            run.log_metrics({"val/best_score": score})
+            try:
+                score = _score(candidate, settings, data, trial, deadline)
+                run.log_metrics({"val/best_score": score})
+            except optuna.TrialPruned as reason:
+                # An early end is part of a search, not a failure of its run.
+                run.set_tags({"ended_early": str(reason)})
+                score = math.nan
+        if math.isnan(score):
+            raise optuna.TrialPruned
         return score
 
     study.optimize(

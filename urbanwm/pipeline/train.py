@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from urbanwm.clock import Clock, utc_now
 from urbanwm.figures import training_curves
 from urbanwm.pipeline.evaluation import CHALLENGER, log_evaluation
 from urbanwm.pipeline.fit import fit
-from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
+from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables, read_tables
 from urbanwm.pipeline.judge import score_metrics
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
 from urbanwm.pipeline.plan import (
@@ -77,6 +78,7 @@ def run_train(
     settings.runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.runs_dir, prefix=".tables-") as scratch:
         tables = held_out_tables(settings, plan.data.window(), models, Path(scratch), serial)
+        explain_candidate(ExplainJob(job, trained, Path(scratch), {name: name for name in models}))
     return finish_candidate(job, plan, trained, tables, registry)
 
 
@@ -139,15 +141,43 @@ def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog) -> Traine
     return trained
 
 
+@dataclass(frozen=True)
+class ExplainJob:
+    """What explains a candidate's scores, to be stored under its run; can be done in another process.
+
+    Attributes:
+        job: What was trained.
+        trained: As `train_candidate` left it.
+        folder: Holds the forecasts, see `held_out_tables`.
+        tables: Name of each table for the candidate → its name in the folder.
+        champion: The version whose forecasts the table "champion" holds, or None.
+    """
+
+    job: TrainJob
+    trained: Trained
+    folder: Path
+    tables: Mapping[str, str]
+    champion: str | None = None
+
+
+def explain_candidate(work: ExplainJob) -> str:
+    """Store forecasts, figures and the model card under the candidate's run, and return the run's id."""
+    plan = work.job.plan()
+    cities = list(plan.data.records)
+    tables = {name: read_tables(work.folder / stored, cities) for name, stored in work.tables.items()}
+    run = Registry(work.job.settings).run_log(work.trained.run_id)
+    log_evaluation(plan, run, tables, work.trained, work.champion)
+    return work.trained.run_id
+
+
 def finish_candidate(
     job: TrainJob,
     plan: Plan,
     trained: Trained,
     tables: Mapping[str, pd.DataFrame],
     registry: Registry,
-    champion: str | None = None,
 ) -> TrainOutcome:
-    """Score a trained candidate, log what explains the scores, register it, and end its run.
+    """Score a trained candidate, register it, and end its run.
 
     Args:
         job: What was trained.
@@ -155,7 +185,6 @@ def finish_candidate(
         trained: As `train_candidate` left it.
         tables: Forecasts by "challenger", "baseline" and the yardsticks, and "champion" where there is one.
         registry: Where it is registered.
-        champion: The version whose forecasts "champion" are.
     """
     watch = Stopwatch()
     with job.lock:
@@ -165,7 +194,6 @@ def finish_candidate(
         with registry.run_log(trained.run_id) as run:
             metrics = score_metrics(tables)
             run.log_metrics(metrics)
-            log_evaluation(plan, run, tables, trained, champion)
             noted = {
                 "bundle_digest": directory_digest(trained.bundle),
                 "parameters": trained.parameters,
@@ -199,4 +227,4 @@ def _reused(job: TrainJob, registry: Registry, version: ModelVersion) -> TrainOu
     """Describe a version that an earlier call made, and tidy up after it where it was killed."""
     registry.end_abandoned_runs({KEY_TAG: job.key}, FINISHED)
     shutil.rmtree(job.folder, ignore_errors=True)
-    return reused_outcome(job, version)
+    return reused_outcome(version, job.window, job.left_out)

@@ -12,7 +12,7 @@ from filelock import FileLock
 from urbanwm.pipeline.data import NightData, read_window
 from urbanwm.pipeline.outcome import TrainOutcome
 from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate
-from urbanwm.registry import ModelVersion
+from urbanwm.registry import START_TAG, ModelVersion
 from urbanwm.settings import Settings
 
 VALIDATION_TAG: Final = "validation"
@@ -72,20 +72,29 @@ class TrainJob:
         return FileLock(self.settings.locks_dir / f"train-{self.key}.lock")
 
 
-def reused_outcome(job: TrainJob, version: ModelVersion) -> TrainOutcome:
-    """Describe the version that an earlier call made for the same job."""
-    noted = version.tags.get(VALIDATION_TAG)
+def reused_outcome(
+    version: ModelVersion, window: Mapping[str, Any], left_out: Mapping[str, str]
+) -> TrainOutcome:
+    """Describe a version that an earlier call made.
+
+    Args:
+        version: As the registry has it.
+        window: The hours that it was asked for, as `NightData.window` describes them.
+        left_out: Why a city that was asked for is not among them.
+    """
+    tags = version.tags
+    noted = tags.get(VALIDATION_TAG)
     return TrainOutcome(
         run_id=version.run_id,
         version=version.version,
-        experiment=job.candidate.experiment.name,
-        parameters=int(version.tags.get("parameters", "0")),
-        dataset_version=job.window["lake_version"],
+        experiment=tags.get("experiment", ""),
+        parameters=int(tags.get("parameters", "0")),
+        dataset_version=window["lake_version"],
         metrics=version.scores,
-        cities=list(job.window["cities"]),
-        left_out=dict(job.left_out),
+        cities=list(window["cities"]),
+        left_out=dict(left_out),
         reused=True,
-        label=job.candidate.label,
+        label=tags.get("candidate", ""),
         validation=None if noted is None else float(noted),
-        start=job.candidate.start,
+        start=tags.get(START_TAG),
     )

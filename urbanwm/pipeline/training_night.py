@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
 from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate
 from urbanwm.pipeline.progress import Progress
-from urbanwm.pipeline.spread import Spread
-from urbanwm.pipeline.train import finish_candidate, train_candidate
+from urbanwm.pipeline.spread import Spread, require_all
+from urbanwm.pipeline.train import ExplainJob, explain_candidate, finish_candidate, train_candidate
 from urbanwm.pipeline.train_job import TrainJob
 from urbanwm.registry import CHALLENGER as CHALLENGER_ALIAS
 from urbanwm.registry import DECISION_TAG, Registry
@@ -79,13 +79,19 @@ def train_night(
     lost = losses(results, candidates)
     fresh = [result for result in results if isinstance(result, Trained)]
     tables, champion = _forecasts(settings, registry, data, fresh, folder, spread, say)
+    explained = [
+        ExplainJob(job, result, folder / _tables_folder(champion), _names(tables, plan, fresh), champion)
+        for job, plan, result in zip(jobs, plans, results, strict=True)
+        if isinstance(result, Trained)
+    ]
+    require_all(spread("explain", explain_candidate, explained))
     outcomes: list[TrainOutcome] = []
     for job, plan, result in zip(jobs, plans, results, strict=True):
         if isinstance(result, TrainOutcome):
             outcomes.append(result)
         elif isinstance(result, Trained):
-            of_candidate = _of_candidate(tables, plan, fresh)
-            outcomes.append(finish_candidate(job, plan, result, of_candidate, registry, champion))
+            own = {name: tables[stored] for name, stored in _names(tables, plan, fresh).items()}
+            outcomes.append(finish_candidate(job, plan, result, own, registry))
     if not outcomes:
         raise next(result for result in results if isinstance(result, UrbanWMError))
     chosen = choose(outcomes)
@@ -116,16 +122,20 @@ def _forecasts(
             # The gate says so in its reasons, and takes the baseline as the rival.
             champion = None
     say("forecasting from held-out origins")
-    name = f"tables-{champion.version if champion else 'none'}"
-    tables = held_out_tables(settings, data.window(), models, folder / name, spread)
-    return tables, champion.version if champion else None
+    version = champion.version if champion else None
+    tables = held_out_tables(settings, data.window(), models, folder / _tables_folder(version), spread)
+    return tables, version
 
 
-def _of_candidate(tables: dict[str, Any], plan: Plan, fresh: Sequence[Trained]) -> dict[str, Any]:
+def _tables_folder(champion: str | None) -> str:
+    """Return where the night's forecasts lie; another champion asks for other ones."""
+    return f"tables-{champion or 'none'}"
+
+
+def _names(tables: Mapping[str, Any], plan: Plan, fresh: Sequence[Trained]) -> dict[str, str]:
     """Return the tables that a candidate is scored with: its own, the champion's and the yardsticks'."""
     others = {trained.key for trained in fresh}
-    shared = {name: table for name, table in tables.items() if name not in others}
-    return {CHALLENGER: tables[plan.key], **shared}
+    return {CHALLENGER: plan.key, **{name: name for name in tables if name not in others}}
 
 
 def _mark(registry: Registry, outcomes: Sequence[TrainOutcome], chosen: TrainOutcome) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from urbanwm.errors import BadInput
 from urbanwm.registry.connection import translated
-from urbanwm.registry.store import Registry
+from urbanwm.registry.store import ABSENT_CODES, Registry
 from urbanwm.registry.tracking import RunLog
 
 RUNNING: Final = "RUNNING"
@@ -49,7 +50,17 @@ def read_run(registry: Registry, run_id: str) -> FoundRun:
     Raises:
         BadInput: There is no such run.
     """
-    return _plain(registry.get_run(run_id))
+    from mlflow.exceptions import MlflowException
+
+    registry.require_existing()
+    client = registry.client
+    with translated(registry.tracking_uri, "look up a run"):
+        try:
+            return _plain(client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code in ABSENT_CODES:
+                raise BadInput(f"no run '{run_id}'", field="run_id", value=run_id) from error
+            raise
 
 
 def reopen(registry: Registry, run_id: str) -> RunLog:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from urbanwm.clock import Clock, utc_now
 from urbanwm.errors import BadInput, BundleInvalid, UpstreamUnavailable
@@ -121,24 +121,6 @@ class Registry:
             for run in runs:
                 client.set_terminated(run.info.run_id, status=status)
         return len(runs)
-
-    def get_run(self, run_id: str) -> Any:  # noqa: ANN401 - MLflow comes without types
-        """Return MLflow's own record of a run.
-
-        Raises:
-            BadInput: There is no such run.
-        """
-        from mlflow.exceptions import MlflowException
-
-        self.require_existing()
-        client = self.client
-        with translated(self.tracking_uri, "look up a run"):
-            try:
-                return client.get_run(run_id)
-            except MlflowException as error:
-                if error.error_code in ABSENT_CODES:
-                    raise BadInput(f"no run '{run_id}'", field="run_id", value=run_id) from error
-                raise
 
     def fetch(self, run_id: str, path: str, folder: Path) -> Path:
         """Copy one file or folder of a run below `folder`, which must exist, and return where it is.
