@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from urbanwm.features.calendar import LocalDays
+from urbanwm.contracts.signals import SIGNALS
+from urbanwm.features.calendar import HOURS_PER_DAY, LocalDays
 
-DAYS_PER_WEEK, HOURS_PER_DAY = 7, 24
+DAYS_PER_WEEK = 7
 INDEX, VOLUME = "traffic_index", "traffic_volume"
-INDEX_MAXIMUM = 2.0
+INDEX_MAXIMUM = SIGNALS[INDEX].maximum
 """The index is clipped here: such an hour does not tell its usual volume."""
 MINIMUM_COVERAGE = 0.5
 """Share of the index's hours that must have a volume for volumes to be used at all."""

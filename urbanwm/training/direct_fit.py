@@ -116,8 +116,7 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
     rows = np.zeros((1 + len(names), targets, HOURS_PER_DAY, leads, sum(groups)), np.float32)
     folds = {name: np.zeros((FOLDS, *rows.shape[1:]), np.float32) for name in names}
     for target in range(targets):
-        sums = {name: _sums(series[name], columns, target) for name in names}
-        pooled = _Sums(*(np.sum(parts, axis=0) for parts in zip(*sums.values(), strict=True)))
+        pooled = _pooled(series, columns, target)
         prior = np.zeros(sum(groups))
         prior[:LEVELS] = 1.0 / LEVELS
         choice = _choose(pooled, groups)
@@ -126,9 +125,10 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
         whole = _solve(smooth.whole(), penalty)
         left_out = [_solve(smooth.without(fold), penalty) for fold in range(FOLDS)]
         rows[0, target] = prior + _shape_free(pooled.whole(), columns)
-        for position, (name, own) in enumerate(sums.items()):
-            near = own.smoothed(choice.smoothing_hours)
-            alone = len(names) == 1
+        alone = len(names) == 1
+        for position, (name, city) in enumerate(series.items()):
+            # Summed again where there are several: the sums of a hundred cities at once are gigabytes.
+            near = smooth if alone else _sums(city, columns, target).smoothed(choice.smoothing_hours)
             rows[1 + position, target] = prior + (
                 whole if alone else _solve(near.whole(), penalty, pull=whole)
             )
@@ -137,6 +137,15 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
                     pull if alone else _solve(near.without(fold), penalty, pull=pull)
                 )
     return _with_errors(series, columns, rows, folds)
+
+
+def _pooled(series: Mapping[str, CitySeries], columns: DirectColumns, target: int) -> _Sums:
+    """Return one target's sums over all cities, one city in memory at a time."""
+    first, *others = series.values()
+    pooled = _sums(first, columns, target)
+    for city in others:
+        pooled = _Sums(*(a + b for a, b in zip(pooled, _sums(city, columns, target), strict=True)))
+    return pooled
 
 
 def _chunks(series: CitySeries, most: int) -> Iterator[tuple[NDArray[np.int64], Windows]]:

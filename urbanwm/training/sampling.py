@@ -86,6 +86,8 @@ class Sampler:
     def __init__(self, splits: Mapping[str, Split], spec: FeatureSpec, recipe: TrainingConfig) -> None:
         """Pool the origins; the order of `splits` is the order of the pool."""
         self._series = [split.series for split in splits.values()]
+        # Cut without the direct forecast, which is made once, of what is left after hiding.
+        self._bare = [replace(series, by_fold=None) for series in self._series]
         self._origins = np.concatenate([split.training for split in splits.values()])
         self._city = np.repeat(np.arange(len(splits)), [len(split.training) for split in splits.values()])
         self._spec, self._recipe = spec, recipe
@@ -95,20 +97,17 @@ class Sampler:
         """Return the next batch, with signals hidden as the recipe says."""
         recipe = self._recipe
         drawn = self._random.integers(len(self._origins), size=recipe.batch_size)
-        parts = [
-            (city, self._origins[drawn[self._city[drawn] == position]])
-            for position, city in enumerate(self._series)
-        ]
+        by_city = [self._origins[drawn[self._city[drawn] == city]] for city in range(len(self._series))]
         if recipe.signal_dropout == 0.0:
-            return cut_windows(parts, recipe)
-        return join_windows([self._hidden(city, origins) for city, origins in parts if len(origins)])
+            return cut_windows(list(zip(self._series, by_city, strict=True)), recipe)
+        return join_windows([self._hidden(city, own) for city, own in enumerate(by_city) if len(own)])
 
-    def _hidden(self, city: CitySeries, origins: Origins) -> Windows:
+    def _hidden(self, city: int, origins: Origins) -> Windows:
         """Cut one city's windows and hide signals, from the direct forecast too."""
         recipe = self._recipe
-        windows = city.windows(origins, recipe.context_hours, recipe.horizon_hours)
+        windows = self._bare[city].windows(origins, recipe.context_hours, recipe.horizon_hours)
         hidden = hide_signals(windows, self._spec, recipe.signal_dropout, self._random)
-        return city.with_direct(hidden, origins)
+        return self._series[city].with_direct(hidden, origins)
 
     @property
     def state(self) -> dict[str, Any]:
