@@ -15,7 +15,7 @@ from urbanwm.contracts.scenario import Scenario
 from urbanwm.errors import BundleInvalid, DataUnavailable
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.ingest import city_now
-from urbanwm.lake import Lake
+from urbanwm.lake import Records
 from urbanwm.model.bundle import Bundle
 from urbanwm.registry import CachedChampion, ChampionCache, Registry
 from urbanwm.settings import Settings
@@ -48,7 +48,7 @@ def answer(
         DataUnavailable: Neither data nor an initial state to answer from.
     """
     city = load_city(scenario.city, settings)
-    lake = Lake(settings.lake_uri, settings.storage_options)
+    lake = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options)
     history = _history(lake, city)
     chosen = _choose(settings, refresh=refresh)
     provenance = {
@@ -62,7 +62,7 @@ def answer(
     return to_response(simulate(scenario, city, history, chosen.forecaster, now=now, provenance=provenance))
 
 
-def _history(lake: Lake, city: City) -> pd.DataFrame | None:
+def _history(lake: Records, city: City) -> pd.DataFrame | None:
     """Return what the forecasters look at, or None where the lake has nothing."""
     last = lake.last_timestamp(city.name)
     if last is None:

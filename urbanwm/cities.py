@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from urbanwm.clock import floor_hour
 from urbanwm.contracts.scenario import Time, parse_strict
@@ -21,6 +19,7 @@ from urbanwm.errors import BadInput, UnknownCity
 from urbanwm.settings import Settings
 from urbanwm.sources import source_module
 from urbanwm.sources.base import SourceConfig
+from urbanwm.zones import ZoneName, country_of
 
 DEMO_CITY = "demo"
 CITY_NAME = r"^[a-z][a-z0-9_]{0,62}$"
@@ -28,18 +27,6 @@ CITY_NAME = r"^[a-z][a-z0-9_]{0,62}$"
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-@cache
-def _country_of(timezone: str) -> str | None:
-    """Return the ISO country code of a zone by the tz database's `zone.tab`; None if it has no calendar."""
-    # `list_supported_countries` would import the calendar of every one of them: half a second.
-    from holidays.registry import COUNTRIES
-
-    table = (resources.files("tzdata") / "zoneinfo" / "zone.tab").read_text("utf-8")
-    rows = [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
-    country = next((row[0] for row in rows if row[2] == timezone), None)
-    return country if country in {alpha2 for _, alpha2, *_ in COUNTRIES.values()} else None
 
 
 class Location(_Strict):
@@ -91,7 +78,7 @@ class City(_Strict):
 
     name: Annotated[str, Field(pattern=CITY_NAME)]
     title: str = ""
-    timezone: str
+    timezone: ZoneName
     location: Location
     holidays: HolidayCalendar | None = None
     replay: bool = False
@@ -103,18 +90,10 @@ class City(_Strict):
     signals: dict[str, list[SerializeAsAny[SourceConfig]]]
     base_dir: Path = Field(default=Path(), exclude=True)
 
-    @field_validator("timezone")
-    @classmethod
-    def _zone_exists(cls, value: str) -> str:
-        if value not in available_timezones():
-            close = nearest_name(value, available_timezones())
-            raise ValueError(f"not an IANA time zone{f'; did you mean {close!r}?' if close else ''}")
-        return value
-
     @model_validator(mode="after")
     def _holidays_of_the_country(self) -> Self:
         """Without `holidays`, the national ones of the time zone's country hold: knowing none costs more."""
-        country = _country_of(self.timezone)
+        country = country_of(self.timezone)
         if self.holidays is None and country is not None:
             object.__setattr__(self, "holidays", HolidayCalendar(country=country))
         return self

@@ -15,9 +15,9 @@ from urbanwm.calibration import apply_calibration
 from urbanwm.cities import City
 from urbanwm.clock import floor_hour, require_utc
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
-from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS, forecast_column
 from urbanwm.errors import BundleInvalid, DataUnavailable
-from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows
+from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows, with_forecasts
 from urbanwm.freshness import ages_hours, freshness_reasons, is_stale, known_before
 from urbanwm.members import (
     HOURS_PER_DAY,
@@ -106,6 +106,7 @@ class WorldModelForecaster:
             nowcast.quantiles[:, ahead], nowcast.usual[:, ahead], spec, city.name, samples, seed
         )[0]
         reasons += freshness_reasons(ages, past.late_inputs)
+        reasons += _forecast_reasons(history, self.bundle.spec, origin)
         members, notes = _without_absent(members, absent, initial_state, city, origin)
         _require_finite(members, absent)
         degraded = bool(absent) or any(is_stale(value) for value in ages.values())
@@ -152,6 +153,7 @@ class WorldModelForecaster:
         silence = [value - gap if np.isfinite(value) else 0.0 for value in ages.values()]
         days_later = int(np.ceil(max(silence) / HOURS_PER_DAY))
         total = min(hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
+        known = known if history is None else with_forecasts(known, history, origin)
         windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
         imagined = self._imagine(windows, seed)
         quantiles = widen_silent(imagined.quantiles, silence)
@@ -245,6 +247,16 @@ def _inputs(known: pd.DataFrame, spec: FeatureSpec, origin: datetime) -> dict[st
     """Return the ages (h) of the model's other inputs that this city has."""
     names = [name for name in spec.observed_names if name in known and name not in TARGETS]
     return ages_hours(known, origin, names)
+
+
+def _forecast_reasons(history: pd.DataFrame | None, spec: FeatureSpec, origin: datetime) -> list[str]:
+    """Name the weather whose forecast the model knows how to use and does not have."""
+    columns = {name: forecast_column(name, 1) for name in spec.forecast_signals}
+    if history is None:
+        return []
+    day = history[(history.index >= origin) & (history.index < origin + timedelta(hours=HOURS_PER_DAY))]
+    absent = [name for name, column in columns.items() if column not in day or day[column].isna().all()]
+    return [f"{name}: no forecast of the coming day" for name in absent]
 
 
 def _repeat(windows: Windows, times: int) -> Windows:

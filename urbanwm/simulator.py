@@ -169,7 +169,7 @@ def look_ahead(
 def _check_start(start: datetime, history: pd.DataFrame | None, scenario: Scenario, now: datetime) -> None:
     """Refuse a start that no data could answer; with an `initial_state` only nonsense is refused."""
     has_rows = history is not None and len(history) > 0
-    newest = history.index[-1].to_pydatetime() if history is not None and has_rows else now
+    newest = _last_observed(history) or now
     oldest = history.index[0].to_pydatetime() if history is not None and has_rows else now - START_LIMIT
     limit = max(newest, now) + START_LIMIT
     if start > limit or (start <= oldest and scenario.initial_state is None):
@@ -179,6 +179,14 @@ def _check_start(start: datetime, history: pd.DataFrame | None, scenario: Scenar
             value=start.isoformat(),
             allowed=f"after {oldest.isoformat()}, up to {limit.isoformat()}",
         )
+
+
+def _last_observed(history: pd.DataFrame | None) -> datetime | None:
+    """Return the last hour in which any target was observed; weather forecasts reach further."""
+    if history is None:
+        return None
+    position = last_present(history.reindex(columns=list(TARGETS)).to_numpy(), len(history))
+    return None if position is None else history.index[position].to_pydatetime()
 
 
 def respond(outlook: Outlook, policy: Policy, provenance: Mapping[str, Any] | None = None) -> Simulation:

@@ -119,6 +119,32 @@ def test_a_silent_feed_that_makes_surer_is_caught():
     assert caught("missing_signal_widens", surer)
 
 
+def shifted_when_silent(widths, starts):
+    """Return the failures of a baseline whose silent signals move by so many widths at so many starts."""
+
+    class Forgetful(Altered):
+        def forecast(self, history, city, start, *arguments, **options):
+            honest = super().forecast(history, city, start, *arguments, **options)
+            if start <= END - timedelta(days=6 * starts) or not any("48 h old" in r for r in honest.reasons):
+                return honest
+            low, high = np.quantile(honest.members, (0.05, 0.95), axis=0, method="hazen")
+            return replace(honest, members=honest.members + widths * (high - low).mean(axis=0))
+
+    forgetful = Forgetful(lambda *_: {})
+    return check_behaviour(forgetful, CITY, HISTORY, END, checks=["missing_signal_widens"])
+
+
+def test_a_silent_feed_that_moves_the_level_is_caught():
+    found = shifted_when_silent(widths=0.8, starts=5)
+    assert any(
+        sentence.startswith("missing_signal_widens: energy_mwh: the level shifts") for sentence in found
+    )
+
+
+def test_one_day_that_nobody_could_have_known_is_no_failure():
+    assert shifted_when_silent(widths=1.2, starts=1) == []
+
+
 def test_an_error_of_ours_is_not_swallowed():
     def fail(honest, _):
         raise BundleInvalid("broken")

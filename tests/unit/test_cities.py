@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zoneinfo
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from urbanwm.cities import City, load_cities, load_city, nightly_city_names, read_city
 from urbanwm.errors import BadInput, UnknownCity
 from urbanwm.settings import load_settings
+from urbanwm.zones import zone_names
 
 GOOD = """
 name: somewhere
@@ -63,6 +65,24 @@ def test_a_mistake_in_a_city_file_is_named(tmp_path, old, new, named):
     with pytest.raises(BadInput) as failure:
         city_from(tmp_path, GOOD.replace(old, new))
     assert named in str(failure.value)
+
+
+@pytest.mark.parametrize("zone", ["Europe", "../etc/passwd", "/etc/localtime", "posixrules", "''"])
+def test_a_zone_that_is_not_one_names_field_value_and_what_is_allowed(tmp_path, zone):
+    with pytest.raises(BadInput) as failure:
+        city_from(tmp_path, GOOD.replace("Europe/Madrid", zone))
+    assert failure.value.field == "timezone"
+    assert failure.value.value == zone.strip("'")
+    assert "IANA time zone" in str(failure.value.allowed)
+
+
+def test_reading_a_city_never_opens_the_whole_time_zone_database(tmp_path, monkeypatch):
+    def walked() -> set[str]:
+        raise AssertionError("six hundred files were opened to check one name")
+
+    monkeypatch.setattr(zoneinfo, "available_timezones", walked)
+    assert city_from(tmp_path, GOOD).zone.key == "Europe/Madrid"
+    assert set(zone_names()) >= {"UTC", "Europe/Madrid", "America/New_York", "Asia/Karachi"}
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "a: [unclosed", "\x00"])

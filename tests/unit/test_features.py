@@ -152,6 +152,19 @@ def test_recent_deviations_fade_with_the_lead_and_levels_stay() -> None:
     np.testing.assert_allclose(level, windows.target[0, 47, 1], atol=1e-6)
 
 
+def test_the_level_of_silent_hours_is_that_of_similar_days() -> None:
+    frame = FRAME.copy()
+    origin = 24 * 40 + 9
+    frame.iloc[origin - 30 : origin, frame.columns.get_loc("energy_mwh")] = np.nan
+    series = build_series(frame, CITY.name, SPEC)
+    before = series.windows([origin - 1], 48, 24).skip[0, 48, 1]
+    at_origin = series.windows([origin], 48, 24).skip[0, 48, 1]
+    level, similar = SPEC.skip_names.index("level_1h"), SPEC.skip_names.index("similar_8")
+    np.testing.assert_allclose(at_origin[level], before[similar], atol=1e-6)
+    assert abs(at_origin[level]) > 0.1
+    assert at_origin[SPEC.skip_names.index("deviation_24h")] == 0.0
+
+
 def test_day_of_year_needs_two_years_of_history() -> None:
     assert "year_sin" not in SPEC.known_names
     frame = make_frame(2 * 8760)

@@ -205,7 +205,7 @@ def test_an_answer_beyond_the_window_is_cut(source, settings, lake):
 def test_rules_are_applied_and_counted_per_source(source, settings):
     first = NOW.replace(minute=0) - timedelta(hours=4)
     source.values["1"] = lambda ctx: dict(
-        zip([first + timedelta(hours=i) for i in range(4)], [-999, -2, 5000, 12.5], strict=True)
+        zip([first + timedelta(hours=i) for i in range(4)], [-999, -2, 50_000, 12.5], strict=True)
     )
     report = ingest_city(city({"pm25": [entry()]}), settings, clock=Clock())
     assert report.dropped == {"fake:1": {"sentinel": 1, "out_of_range": 1}}

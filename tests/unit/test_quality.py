@@ -48,7 +48,7 @@ def test_a_plain_series_passes_untouched():
         ("pm25", -999, "sentinel"),
         ("pm25", 999, "sentinel"),
         ("temperature_c", -9999, "sentinel"),
-        ("pm25", 1001, "out_of_range"),
+        ("pm25", 10_001, "out_of_range"),
         ("humidity_pct", 130, "out_of_range"),
         ("pressure_hpa", 0, "out_of_range"),
         ("traffic_index", 2.4, "out_of_range"),
@@ -73,6 +73,13 @@ def test_a_small_negative_concentration_becomes_zero_with_a_flag():
     checked = check(rows([-5, -0.1, 3]))
     assert checked.rows["value"].tolist() == [0, 0, 3]
     assert checked.rows["flags"].tolist() == ["negative_to_zero", "negative_to_zero", ""]
+
+
+def test_a_concentration_that_is_extreme_but_measurable_is_kept_and_flagged():
+    checked = check(rows([1000, 1001, 3320]))
+    assert checked.rows["value"].tolist() == [1000, 1001, 3320]
+    assert checked.rows["flags"].tolist() == ["", "extreme", "extreme"]
+    assert checked.flagged["extreme"] == 2
 
 
 def test_flags_of_the_source_stay():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +67,29 @@ def test_the_same_answer_twice_is_one_file(tmp_path):
         archive.put(answer(at=NOON + timedelta(hours=hours)), "madrid", "pm25")
     RawArchive(tmp_path).put(answer(at=NOON + timedelta(hours=2)), "madrid", "pm25")
     assert len(bodies(tmp_path)) == len(receipts(tmp_path)) == 1
+
+
+def test_an_unchanged_answer_is_remembered_however_long_nothing_else_came(tmp_path):
+    for days in (0, 400):
+        RawArchive(tmp_path).put(answer(at=NOON + timedelta(days=days)), "madrid", "pm25")
+    assert len(receipts(tmp_path)) == 1
+
+
+def test_what_an_answer_costs_does_not_grow_with_the_months_before(tmp_path, monkeypatch):
+    for month in range(24):
+        at = NOON + timedelta(days=31 * month)
+        RawArchive(tmp_path).put(answer(str(month).encode(), at), "madrid", "pm25")
+    listed: list[str] = []
+    glob = Path.glob
+
+    def noted(folder: Path, pattern: str) -> Iterator[Path]:
+        found = list(glob(folder, pattern))
+        listed.extend(path.name for path in found if path.suffix == ".json")
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", noted)
+    RawArchive(tmp_path).put(answer(b"new", NOON + timedelta(days=800)), "madrid", "pm25")
+    assert 1 <= len(listed) <= 3
 
 
 def test_one_answer_for_two_signals_is_one_body_and_two_receipts(tmp_path):

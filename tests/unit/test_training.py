@@ -181,6 +181,20 @@ def test_hiding_keeps_skip_features_and_known_inputs_in_step() -> None:
             np.testing.assert_array_equal(hidden.known[..., column], hidden.skip[:, :, target, j])
 
 
+def test_the_level_of_a_hidden_signal_is_that_of_similar_days() -> None:
+    experiment = small_experiment("urban")
+    spec, series = small_series(experiment)
+    windows = series["smallville"].windows(list(range(900, 940)), 12, 12)
+    hidden = hide_signals(windows, spec, 0.999, np.random.default_rng(0))
+    forgotten = hidden.known[:, 0, spec.known_names.index("energy_mwh_history_missing")] > 0
+    rows = (hidden.observed_mask[:, 9:12, 1].sum(axis=1) == 0) & ~forgotten
+    similar = windows.skip[rows, 9:12, 1, spec.skip_names.index("similar_8")]
+    for hours in (1, 3):
+        level = hidden.skip[rows, 12:, 1, spec.skip_names.index(f"level_{hours}h")]
+        expected = np.broadcast_to(similar[:, -hours:].mean(axis=1, keepdims=True), level.shape)
+        np.testing.assert_allclose(level, expected, atol=1e-5)
+
+
 def test_validation_keeps_of_the_network_what_held_out_hours_support() -> None:
     random = np.random.default_rng(0)
     start = random.standard_normal((20, 12, 3)).astype(np.float32)

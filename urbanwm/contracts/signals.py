@@ -18,9 +18,11 @@ class Signal:
         name: Column name everywhere: lake, features, HTTP.
         unit: Physical unit of the value.
         minimum: Smallest value that can be true; below it a value is dropped and counted.
-        maximum: Largest value that can be true; above it a value is dropped and counted.
+        maximum: Largest value that a forecast may hold, and an observation without a flag.
         kind: What family it belongs to.
         meaning: One line for people.
+        measurable: Largest value that an instrument can report; above it an observation is dropped and
+            counted, between `maximum` and it flagged `extreme`. None: `maximum`.
     """
 
     name: str
@@ -29,10 +31,19 @@ class Signal:
     maximum: float
     kind: Kind
     meaning: str
+    measurable: float | None = None
 
+    @property
+    def highest(self) -> float:
+        """The largest observation that is kept."""
+        return self.maximum if self.measurable is None else self.measurable
+
+
+PM25_FULL_SCALE = 10_000.0
+"""µg/m³: the widest range of beta attenuation monitors. Smoke, dust and fireworks do pass 1,000."""
 
 _ALL = (
-    Signal("pm25", "µg/m³", 0.0, 1000.0, "target", "PM2.5 mass concentration, hourly mean"),
+    Signal("pm25", "µg/m³", 0.0, 1000.0, "target", "PM2.5 mass concentration, hourly mean", PM25_FULL_SCALE),
     Signal(
         "energy_mwh", "MWh", 0.0, 1e7, "target", "electricity used in the hour by the city, or zone × share"
     ),
@@ -64,8 +75,19 @@ ACTIONS: tuple[str, str] = ("car_free_ratio", "renewable_mix")
 QUANTILE_LEVELS: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
 
 HORIZON_HOURS_MAX = 168
+FORECAST_DAYS = HORIZON_HOURS_MAX // 24
+"""Days ahead up to which weather forecasts are looked at."""
 SAMPLES_MAX = 200
 FACTOR_MIN, FACTOR_MAX = 0.5, 1.5
+
+
+def forecast_column(signal: str, day: int) -> str:
+    """Return the column of a record that holds forecasts of a signal, `day` 1 to `FORECAST_DAYS`.
+
+    At hour t it has the newest forecast of t that was available 24 · day hours before t: whatever the
+    origin, the forecast of its hours 24 · (day - 1) to 24 · day - 1 ahead was known there.
+    """
+    return f"{signal}_forecast_{day}d"
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:

@@ -16,6 +16,7 @@ from urbanwm.contracts.scenario import Forecaster
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BadInput, DataUnavailable, InternalContractBroken
 from urbanwm.evaluation.forecasts import COLUMNS, KEY_COLUMNS, QUANTILE_COLUMNS
+from urbanwm.features import with_forecasts
 
 DEFAULT_HORIZON_HOURS = 48
 DEFAULT_SAMPLES = 200
@@ -150,8 +151,8 @@ def _members(
 ) -> NDArray[np.float64]:
     """Return members `(origins, samples, horizon_hours, 3)`."""
     if isinstance(forecaster, BatchForecaster):
-        # Nothing at or after the last origin can be known at any of them.
-        known = frame[frame.index < origins[-1]]
+        # Of what lies at or after the last origin, weather forecasts alone can be known at any of them.
+        known = with_forecasts(frame[frame.index < origins[-1]], frame, origins[-1])
         return np.asarray(forecaster.forecast_batch(known, city, origins, horizon_hours, samples, seed))
     forecasts = (
         forecaster.forecast(frame[frame.index < origin], city, origin, horizon_hours, samples, seed)

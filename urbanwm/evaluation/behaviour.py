@@ -30,10 +30,19 @@ START_HOUR = 12
 """Hour of the horizon at which the measure of `nothing_before_the_start` begins."""
 MISSING_HOURS = 48
 """How long the signal of `missing_signal_widens` has been silent."""
+SILENT_STARTS, SILENT_STARTS_APART_DAYS = 5, 6
+"""Starts that `missing_signal_widens` averages over: at a single one the hidden days may end a holiday, which
+no honest forecast could know."""
+SILENT_HISTORY_DAYS = 14
+"""Record that has to lie before the earliest of them; a shorter record is judged by its end alone."""
+SILENT_SHIFT_LIMIT = 0.5
+"""Widths by which a silent signal's level may move on average. An honest level moves by a quarter of its 90 %
+interval (mean |error| ÷ width of a Gaussian: 0.8 σ ÷ 3.3 σ); beyond a half the interval is half as wide as it
+should be. Madrid, 92 sets of starts within 300 days: none failed; with silent levels taken as 0, 29 did."""
 WIDTH_LOSS = 0.10
 """An interval may be this much narrower without a signal before that counts as shrinking: sampling noise."""
 SHIFT_LIMIT = 1.0
-"""Widths of its own 90 % interval by which a silent signal's mean may move."""
+"""Widths of its own 90 % interval by which a forecast may move at a single start."""
 LEVEL_RATIO = 5.0
 """A forecast beyond this many times the largest recent value is in the wrong unit."""
 QUANTILE_TOLERANCE = 0.15
@@ -50,12 +59,18 @@ class _Bench:
     start: datetime
     outlook: Outlook
 
-    def ahead(self, history: pd.DataFrame, horizon_hours: int, samples: int = SAMPLES) -> Outlook:
-        """Forecast the status quo from other data, for another horizon or with other samples."""
+    def ahead(
+        self,
+        history: pd.DataFrame,
+        horizon_hours: int,
+        samples: int = SAMPLES,
+        start: datetime | None = None,
+    ) -> Outlook:
+        """Forecast the status quo from other data or start, for another horizon, with other samples."""
         scenario = Scenario(
             city=self.city.name, horizon_hours=horizon_hours, uncertainty_samples=samples, seed=SEED
         )
-        return look_ahead(scenario, self.city, history, self.forecaster, now=self.start)
+        return look_ahead(scenario, self.city, history, self.forecaster, now=start or self.start)
 
     def under(self, policy: Policy) -> Float:
         """Return the members under a policy, `(samples, horizon_hours, 3)`."""
@@ -200,27 +215,51 @@ def _week(bench: _Bench) -> Iterator[str]:
 
 def _missing_signal_widens(bench: _Bench) -> Iterator[str]:
     """Without its last days a signal's interval does not shrink, its level does not jump, and it is named."""
-    usual = bench.outlook.forecast.members
-    silent = bench.start - timedelta(hours=MISSING_HOURS)
+    starts = _silent_starts(bench)
+    limit = SHIFT_LIMIT if len(starts) == 1 else SILENT_SHIFT_LIMIT
+    usual = [bench.ahead(bench.history, HORIZON_HOURS, start=start).forecast.members for start in starts]
     for position, name in enumerate(TARGETS):
-        if np.isnan(usual[..., position]).all():
+        if np.isnan(bench.outlook.forecast.members[..., position]).all():
             continue
-        gappy = bench.history.copy()
-        gappy.loc[gappy.index >= silent, name] = np.nan
-        without = bench.ahead(gappy, HORIZON_HOURS).forecast
-        if not np.isfinite(without.members[..., position]).all():
+        silent = [
+            bench.ahead(_silenced(bench.history, name, start), HORIZON_HOURS, start=start).forecast
+            for start in starts
+        ]
+        pairs = [
+            (before[..., position], after.members[..., position])
+            for before, after in zip(usual, silent, strict=True)
+        ]
+        if not np.isfinite([after for _, after in pairs]).all():
             yield f"{name}: not finite without its last {MISSING_HOURS} h"
             continue
-        before, after = usual[..., position], without.members[..., position]
         # Relative widths: an episode that has been forgotten takes its level and its width with it.
-        change = (_width(after) / after.mean()) / (_width(before) / before.mean()) - 1.0
+        widths = [
+            (_width(after) / after.mean()) / (_width(before) / before.mean()) for before, after in pairs
+        ]
+        change = float(np.mean(widths)) - 1.0
         if change < -WIDTH_LOSS:
             yield f"{name}: the interval shrinks by {-change:.0%} when its feed is silent"
-        shift = abs(float(after.mean() - before.mean()))
-        if shift > SHIFT_LIMIT * _width(after):
-            yield f"{name}: the level shifts by {shift:.3g} when its feed is silent"
-        if not any(name in reason for reason in without.reasons):
+        shift = float(np.mean([abs(after.mean() - before.mean()) / _width(after) for before, after in pairs]))
+        if shift > limit:
+            yield f"{name}: the level shifts by {shift:.2f} of its interval when its feed is silent"
+        if not all(any(name in reason for reason in forecast.reasons) for forecast in silent):
             yield f"{name}: the silent feed is not named"
+
+
+def _silent_starts(bench: _Bench) -> list[datetime]:
+    """Return the end of the record, and earlier starts at the same hour where the record is long enough."""
+    starts = [
+        bench.start - timedelta(days=number * SILENT_STARTS_APART_DAYS) for number in range(SILENT_STARTS)
+    ]
+    enough = bench.history.index[0] <= starts[-1] - timedelta(days=SILENT_HISTORY_DAYS)
+    return starts if enough else starts[:1]
+
+
+def _silenced(history: pd.DataFrame, name: str, start: datetime) -> pd.DataFrame:
+    """Return the history without the last values of one signal before `start`."""
+    gappy = history.copy()
+    gappy.loc[gappy.index >= start - timedelta(hours=MISSING_HOURS), name] = np.nan
+    return gappy
 
 
 def _absent_signal(bench: _Bench) -> Iterator[str]:

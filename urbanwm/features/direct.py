@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.features.calendar import CALENDAR_NAMES, HOURS_PER_DAY
-from urbanwm.features.names import DIRECT_NAMES, SPREAD, YEAR_NAMES, state_names
+from urbanwm.features.names import DIRECT_NAMES, SPREAD, YEAR_NAMES, forecast_names, state_names
 from urbanwm.features.windows import Float, Windows
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ class DirectColumns:
         return [self.spec.known_names.index(name) for name in CALENDAR]
 
     @cached_property
-    def state(self) -> list[int]:
-        """Return the known-ahead columns of the weather at the origin."""
-        return [self.spec.known_names.index(name) for name in state_names(self.spec.observed_names)]
+    def weather(self) -> list[int]:
+        """Return the known-ahead columns of the weather, at the origin and as forecast."""
+        names = (*state_names(self.spec.observed_names), *forecast_names(self.spec.forecast_signals))
+        return [self.spec.known_names.index(name) for name in names]
 
     @cached_property
     def answer_known(self) -> list[int]:
@@ -165,7 +166,7 @@ class DirectColumns:
     @property
     def groups(self) -> tuple[int, int, int, int]:
         """Return how many regressors are seasonal or recent values, calendar, weather, and the constant."""
-        return len(self.predictions), len(self.calendar), len(self.state), 1
+        return len(self.predictions), len(self.calendar), len(self.weather), 1
 
     @property
     def error_inputs(self) -> int:
@@ -176,7 +177,7 @@ class DirectColumns:
         """Read the regressions' inputs out of windows."""
         calendar = windows.known[..., self.calendar]
         shared = np.concatenate(
-            [calendar, windows.known[..., self.state], np.ones_like(calendar[..., :1])], axis=-1
+            [calendar, windows.known[..., self.weather], np.ones_like(calendar[..., :1])], axis=-1
         )
         own = windows.skip[..., self.predictions]
         by_target = np.broadcast_to(shared[:, :, None], (*own.shape[:-1], shared.shape[-1]))

@@ -182,7 +182,12 @@ def _recent(values: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[
     recent = np.empty((*values.shape, len(RECENT)), dtype=np.float32)
     for compared in dict.fromkeys(expectation for _, expectation, *_ in RECENT):
         columns = [i for i, (_, expectation, *_) in enumerate(RECENT) if expectation == compared]
-        deviation = values if compared is None else values - means[..., _COLUMN[compared]]
+        if compared is None:
+            # A level of 0 would claim the year's mean: a silent hour had what similar days had.
+            expected = means[..., _COLUMN["similar_8"]]
+            deviation = np.where(np.isnan(values), expected, values)
+        else:
+            deviation = values - means[..., _COLUMN[compared]]
         recent[..., columns] = trailing_mean(deviation, [RECENT[i][2] for i in columns])
     return recent
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import pandas as pd
 
-from urbanwm.contracts.signals import ACTIONS, TARGETS, WEATHER
+from urbanwm.contracts.signals import ACTIONS, TARGETS, WEATHER, forecast_column
 from urbanwm.features.calendar import CALENDAR_NAMES
 
 Kind = Literal["reference", "urban"]
@@ -73,6 +73,12 @@ STATE_HOURS = (1, 6)
 # Day-of-year inputs need this much history: with one year they extrapolate (PM2.5: + 25 % CRPS).
 YEAR_NAMES = frozenset({"year_sin", "year_cos"})
 YEAR_MINIMUM_HOURS = 2 * 365 * 24
+# Weather as it was forecast for the hour itself, from this many hours of forecasts on: fewer teach nothing.
+FORECAST_SIGNALS = ("wind_speed_ms", "temperature_c", "pressure_hpa", "precipitation_mm")
+FORECAST_SUFFIX = "_forecast"
+FORECAST_MINIMUM_HOURS = 60 * 24
+# One column per city trained on; its weights in the recurrence are the embedding of the city.
+CITY_PREFIX = "city="
 LEAD_NAMES = ("lead_decay_6h", "lead_decay_24h", "lead_log")
 
 
@@ -98,13 +104,18 @@ def skip_names() -> tuple[str, ...]:
     return ("last_week", *means, *recent, *(name for name, _ in SPREAD), *DIRECT_NAMES)
 
 
-def known_names(observed: Iterable[str], frames: Iterable[pd.DataFrame]) -> tuple[str, ...]:
-    """Return the inputs known ahead: calendar, lead, seasonal predictions, their absence, weather state."""
-    long_enough = all(len(frame) >= YEAR_MINIMUM_HOURS for frame in frames)
+def known_names(observed: Iterable[str], frames: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    """Return the inputs known ahead, given each city's training rows.
+
+    Calendar, lead, seasonal predictions and their absence, weather at the origin and as forecast, the city.
+    """
+    long_enough = all(len(frame) >= YEAR_MINIMUM_HOURS for frame in frames.values())
     calendar = (name for name in CALENDAR_NAMES if long_enough or name not in YEAR_NAMES)
     skips = (f"{target}_{name}" for target in TARGETS for name in skip_names())
     missing = (f"{target}_history_missing" for target in TARGETS)
-    return (*calendar, *LEAD_NAMES, *skips, *missing, *state_names(observed))
+    forecast = forecast_names(_forecast_signals(observed, frames.values()))
+    cities = (f"{CITY_PREFIX}{name}" for name in frames) if len(frames) > 1 else ()
+    return (*calendar, *LEAD_NAMES, *skips, *missing, *state_names(observed), *forecast, *cities)
 
 
 def state_names(observed: Iterable[str]) -> tuple[str, ...]:
@@ -113,3 +124,20 @@ def state_names(observed: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         f"{name}_last_{hours}h" for name in STATE_SIGNALS if name in present for hours in STATE_HOURS
     )
+
+
+def forecast_names(signals: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the weather as forecast: values, then whether there is none."""
+    values = tuple(f"{signal}{FORECAST_SUFFIX}" for signal in signals)
+    return (*values, *(f"{name}_missing" for name in values))
+
+
+def _forecast_signals(observed: Iterable[str], frames: Iterable[pd.DataFrame]) -> list[str]:
+    """Return the observed signals of which some city has enough forecasts to learn from."""
+    hours: dict[str, int] = {}
+    for frame in frames:
+        for signal in set(observed).intersection(FORECAST_SIGNALS):
+            column = forecast_column(signal, 1)
+            if column in frame:
+                hours[signal] = max(hours.get(signal, 0), int(frame[column].notna().sum()))
+    return [signal for signal in FORECAST_SIGNALS if hours.get(signal, 0) >= FORECAST_MINIMUM_HOURS]

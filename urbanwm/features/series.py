@@ -11,21 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from urbanwm.clock import require_utc
-from urbanwm.contracts.signals import ACTIONS, HORIZON_HOURS_MAX
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX
 from urbanwm.errors import BadInput
-from urbanwm.features.calendar import CALENDAR_NAMES, LocalDays, local_days
+from urbanwm.features.calendar import CALENDAR_NAMES, HOURS_PER_DAY, local_days
+from urbanwm.features.columns import (
+    action_columns,
+    column_of,
+    forecast_columns,
+    observed_columns,
+    state_columns,
+    with_forecasts,
+)
 from urbanwm.features.direct import DirectForecast, fold_of, with_direct
 from urbanwm.features.history import SeasonalHistory, build_history
-from urbanwm.features.names import (
-    ACTIVITY,
-    CHANGE_HOURS,
-    CHANGE_SUFFIX,
-    LEAD_NAMES,
-    STATE_HOURS,
-    STATE_SIGNALS,
-)
+from urbanwm.features.names import CITY_PREFIX, LEAD_NAMES
 from urbanwm.features.spec import FeatureSpec
-from urbanwm.features.trailing import trailing_mean
 from urbanwm.features.usual import INDEX, traffic_level
 from urbanwm.features.windows import Windows
 
@@ -46,6 +46,7 @@ class CitySeries:
         target: `(N, 3)` normalised, 0 where missing; `target_mask` 1.0 = present.
         calendar: `(N, calendar)` local-time features, those that the spec names.
         state: `(N, state)` weather just before each hour.
+        forecast: `(N, FORECAST_DAYS, S)` weather forecasts of each hour, by days ahead; NaN = none.
         history: Seasonal predictions; None for the reference.
         usual: `(N,)` traffic level that stands for an index of 1 (`usual.py`).
         local_hour: `(N,)` hour of the city's day.
@@ -63,6 +64,7 @@ class CitySeries:
     target_mask: NDArray[np.float32]
     calendar: NDArray[np.float32]
     state: NDArray[np.float32]
+    forecast: NDArray[np.float32]
     history: SeasonalHistory | None
     usual: NDArray[np.float32]
     local_hour: NDArray[np.int64]
@@ -165,7 +167,13 @@ class CitySeries:
         lead = np.maximum(hours - origins[:, None], 0).astype(np.float32)
         # The newest state is that of the hour itself in the context, that of the origin ahead of it.
         state = self.state[np.minimum(hours, origins[:, None])]
+        forecast = self.forecast[hours, lead.astype(np.int64) // HOURS_PER_DAY]
+        absent = np.isnan(forecast)
         parts = [self.calendar[hours], lead_features(lead), skip.reshape(*shape, -1), missing, state]
+        parts += [np.where(absent, np.float32(0.0), forecast), absent.astype(np.float32)]
+        names = [name for name in self.spec.known_names if name.startswith(CITY_PREFIX)]
+        own_city = np.array([name == f"{CITY_PREFIX}{self.city}" for name in names], np.float32)
+        parts.append(np.broadcast_to(own_city, (*shape, len(names))))
         return np.concatenate(parts, axis=-1), skip
 
 
@@ -203,14 +211,14 @@ def build_series(
     # Rows outside the grid are cut: a serving window must not see what lies at or after its end.
     aligned = frame if grid.equals(frame.index) else frame.reindex(grid)
     days = local_days(grid, spec.calendars[city_name])
-    raw = np.stack([_column(aligned, name) for name in spec.targets], axis=1)
+    raw = np.stack([column_of(aligned, name) for name in spec.targets], axis=1)
     usual = np.ones(len(grid))
     if spec.kind == "urban":
         raw[:, spec.targets.index(INDEX)], usual = traffic_level(
             aligned, days, spec.scaler(city_name).mean_volume
         )
     normalised = spec.normalise_targets(city_name, raw).astype(np.float32)
-    observed = _observed(aligned, city_name, spec, days, raw)
+    observed = observed_columns(aligned, city_name, spec, days, raw)
     present, target_present = np.isfinite(observed), np.isfinite(normalised)
     normalised[~target_present] = np.nan
     return CitySeries(
@@ -219,11 +227,12 @@ def build_series(
         spec=spec,
         observed=np.where(present, observed, np.float32(0.0)),
         observed_mask=present.astype(np.float32),
-        action=_actions(aligned, city_name, spec),
+        action=action_columns(aligned, city_name, spec),
         target=np.where(target_present, normalised, np.float32(0.0)),
         target_mask=target_present.astype(np.float32),
         calendar=days.features[:, [i for i, name in enumerate(CALENDAR_NAMES) if name in spec.known_names]],
-        state=_state(observed, spec),
+        state=state_columns(observed, spec),
+        forecast=forecast_columns(aligned, city_name, spec),
         history=build_history(normalised, days) if spec.kind == "urban" else None,
         usual=usual.astype(np.float32),
         local_hour=days.hour,
@@ -238,7 +247,8 @@ def serving_windows(
     A history shorter than the context is padded with missing hours.
 
     Args:
-        frame: History; rows at or after `origin` are ignored.
+        frame: History; of rows at or after `origin` only the weather forecasts are seen, each where its
+            days ahead show that it was known.
         city_name: A city that `spec` knows.
         spec: Names, scales, calendars.
         origin: First hour to forecast (whole hour, aware).
@@ -248,7 +258,8 @@ def serving_windows(
     past = frame[frame.index < first]
     context_start = first - spec.context_hours * HOUR
     start = min(context_start, past.index[0]) if len(past) else context_start
-    series = build_series(past, city_name, spec, start=start, end=first + timedelta(hours=horizon_hours))
+    seen = with_forecasts(past, frame, first)
+    series = build_series(seen, city_name, spec, start=start, end=first + timedelta(hours=horizon_hours))
     return series.windows([series.position(first)], spec.context_hours, horizon_hours)
 
 
@@ -271,62 +282,3 @@ def _hour_grid(frame: pd.DataFrame, start: datetime | None, end: datetime | None
     if len(grid) == 0 or first != first.floor("h"):
         raise BadInput("the grid is empty or not on whole hours", field="start", value=str(first))
     return grid
-
-
-def _column(frame: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """Return a column, NaN throughout where the city does not have it."""
-    if name not in frame.columns:
-        return np.full(len(frame), np.nan)
-    column: NDArray[np.float64] = frame[name].to_numpy(dtype=np.float64)
-    return column
-
-
-def _observed(
-    frame: pd.DataFrame, city: str, spec: FeatureSpec, days: LocalDays, targets: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Return the measured inputs `(N, F)`, NaN = missing."""
-    columns = np.full((len(frame), spec.observed_dim), np.nan, dtype=np.float32)
-    for i, name in enumerate(spec.observed_names):
-        if name in spec.targets:
-            columns[:, i] = spec.normalise(city, name, targets[:, spec.targets.index(name)])
-        elif name.endswith(CHANGE_SUFFIX):
-            signal = name.removesuffix(CHANGE_SUFFIX)
-            level = spec.normalise(city, signal, _column(frame, signal))
-            columns[CHANGE_HOURS:, i] = level[CHANGE_HOURS:] - level[:-CHANGE_HOURS]
-        elif name in ACTIONS:
-            columns[:, i] = _lever(frame, city, spec, name)
-        elif name in ACTIVITY:
-            column = _column(frame, name)
-            columns[:, i] = np.where(np.isnan(column), 1.0, column)
-        elif name in CALENDAR_NAMES:
-            columns[:, i] = days.features[:, CALENDAR_NAMES.index(name)]
-        elif name == "padding":
-            columns[:, i] = 0.0
-        else:
-            columns[:, i] = spec.normalise(city, name, _column(frame, name))
-    return columns
-
-
-def _state(observed: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
-    """Return the weather just before each hour, `(N, state)`; 0 where unknown."""
-    columns = [spec.observed_names.index(name) for name in STATE_SIGNALS if name in spec.observed_names]
-    return trailing_mean(observed[:, columns], STATE_HOURS).reshape(len(observed), -1)
-
-
-def _lever(frame: pd.DataFrame, city: str, spec: FeatureSpec, name: str) -> NDArray[np.float64]:
-    """Return a policy lever, at the status quo where the record does not say otherwise."""
-    status_quo = spec.renewable_status_quo.get(city, 0.0) if name == "renewable_mix" else 0.0
-    column = _column(frame, name)
-    return np.where(np.isnan(column), status_quo, column)
-
-
-def _actions(frame: pd.DataFrame, city: str, spec: FeatureSpec) -> NDArray[np.float32]:
-    """Return the levers `(N, A)`: raw for the reference, difference from the status quo for urban."""
-    levers = np.stack([_lever(frame, city, spec, name) for name in spec.action_names], axis=1)
-    if spec.kind == "urban":
-        quo = [
-            spec.renewable_status_quo.get(city, 0.0) if n == "renewable_mix" else 0.0
-            for n in spec.action_names
-        ]
-        levers = levers - np.array(quo)
-    return levers.astype(np.float32)

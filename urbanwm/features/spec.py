@@ -16,7 +16,16 @@ from urbanwm.contracts.signals import ACTIONS, SIGNALS, TARGETS
 from urbanwm.errors import BadInput, InternalContractBroken
 from urbanwm.features.calendar import CityCalendar
 from urbanwm.features.direct import DirectForecast
-from urbanwm.features.names import LOG_SIGNALS, Kind, known_names, observed_names, scaled_signals, skip_names
+from urbanwm.features.names import (
+    FORECAST_SIGNALS,
+    FORECAST_SUFFIX,
+    LOG_SIGNALS,
+    Kind,
+    known_names,
+    observed_names,
+    scaled_signals,
+    skip_names,
+)
 from urbanwm.features.scaling import CityScaler, fit_scaler, lend
 from urbanwm.features.usual import INDEX
 
@@ -76,6 +85,11 @@ class FeatureSpec:
     def skip_dim(self) -> int:
         """Return J."""
         return len(self.skip_names)
+
+    @property
+    def forecast_signals(self) -> tuple[str, ...]:
+        """Return the weather whose forecasts are inputs."""
+        return tuple(name for name in FORECAST_SIGNALS if f"{name}{FORECAST_SUFFIX}" in self.known_names)
 
     def scaler(self, city: str) -> CityScaler:
         """Return a city's scaler; a city never fitted is our own mistake (`with_city` comes first)."""
@@ -229,7 +243,7 @@ def build_spec(
     return FeatureSpec(
         kind=kind,
         observed_names=observed,
-        known_names=known_names(observed, training.values()) if urban else (),
+        known_names=known_names(observed, training) if urban else (),
         action_names=ACTIONS,
         skip_names=skip_names() if urban else (),
         context_hours=context_hours,

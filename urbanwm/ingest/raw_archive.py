@@ -6,7 +6,8 @@ Layout, per month of receipt:
     <root>/<source>/<city>/<YYYY-MM>/<time>-<request>-<sha256[:16]>.json   one receipt: what was asked, when
 
 The body is written before its receipt, each by an atomic rename, so a crash leaves at most a body without a
-receipt. An answer that repeats the previous answer to the same request leaves no new receipt.
+receipt. An answer that repeats the previous answer to the same request leaves no new receipt, as long as that
+one is among the receipts of the newest two months: to look further back would cost more every night.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from urbanwm.sources.base import RawPayload
 RECEIPT_TIME = "%Y%m%dT%H%M%S%f"
 DIGEST_IN_NAME = 16
 REQUEST_IN_NAME = 12
+MONTHS_LOOKED_AT = 2
 
 Bounds = tuple[datetime | None, datetime | None]
 
@@ -127,10 +129,14 @@ class RawArchive:
             yield _read(path)
 
     def _latest_of(self, source: str, city: str) -> dict[str, tuple[str, str]]:
-        """Return time and digest of the last answer per request; read from the receipts' names once."""
+        """Return time and digest of the last answer per request; read once, from the newest receipts' names.
+
+        Only months with receipts count, so a yearly file that never changes is still kept once.
+        """
         known = self._latest.get((source, city))
         if known is None:
-            names = sorted(path.stem for path in self.root.glob(f"{source}/{city}/*/*.json"))
+            newest = sorted((self.root / source / city).glob("*"))[-MONTHS_LOOKED_AT:]
+            names = sorted(path.stem for month in newest for path in month.glob("*.json"))
             parts = (name.split("-") for name in names)
             known = {request: (received, digest) for received, request, digest in parts}
             self._latest[source, city] = known

@@ -9,6 +9,9 @@ from typing import Any
 
 from urbanwm.errors import UrbanWMError
 
+SAME_IN_MINUTES = ("NoData", "StaleData")
+"""Valid answers that may say more tomorrow; asking again in this run would only be impolite."""
+
 
 @dataclass
 class IngestReport:
@@ -62,9 +65,9 @@ class IngestReport:
 
     @property
     def retryable(self) -> bool:
-        """Whether one of the failures can be over at the next attempt."""
+        """Whether one of the failures can be over at the next attempt, minutes later."""
         failures = self.errors if self.failure is None else [*self.errors, self.failure]
-        return any(failure["retryable"] for failure in failures)
+        return any(failure["retryable"] and failure["type"] not in SAME_IN_MINUTES for failure in failures)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a JSON-ready document; times are ISO 8601."""

@@ -17,14 +17,14 @@ from urbanwm.errors import DataUnavailable, LakeConflict
 from urbanwm.ingest.gather import Progress, gather_city
 from urbanwm.ingest.report import IngestReport
 from urbanwm.ingest.store import Gathered, lake_of, store
-from urbanwm.lake import Lake
+from urbanwm.lake import Lake, LakeReader
 from urbanwm.settings import Settings
 
 Runner = Callable[[Callable[[City], Gathered], Sequence[City]], Iterable[Gathered]]
 """Calls a function for each city and returns the results in order: `map`, or that of a pool or a cluster."""
 
 
-def city_now(city: City, lake: Lake, clock: Clock = utc_now) -> datetime:
+def city_now(city: City, lake: LakeReader, clock: Clock = utc_now) -> datetime:
     """Return where a city's future begins: the present hour, or the end of recorded or simulated data."""
     if not (city.replay or city.simulated):
         return city.now(clock(), None)

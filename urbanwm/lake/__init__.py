@@ -2,7 +2,8 @@
 
 from urbanwm.lake.forecasts import Forecasts
 from urbanwm.lake.reader import LakeReader
+from urbanwm.lake.records import Records
 from urbanwm.lake.stored import NO_TABLE
 from urbanwm.lake.table import Commit, Lake
 
-__all__ = ["NO_TABLE", "Commit", "Forecasts", "Lake", "LakeReader"]
+__all__ = ["NO_TABLE", "Commit", "Forecasts", "Lake", "LakeReader", "Records"]

@@ -109,7 +109,7 @@ class Forecasts(KeptTable):
             ["timestamp", "signal", "source", "available_at"], kind="stable", ignore_index=True
         )
 
-    def known_ahead(
+    def read_known_ahead(
         self,
         city: str,
         origin: datetime,
@@ -121,6 +121,8 @@ class Forecasts(KeptTable):
     ) -> pd.DataFrame:
         """Read, for each hour from an origin on, the latest forecast that was available at the origin.
 
+        Where a value comes from is told by `issued` with `known_at=origin`, reduced by `latest`.
+
         Args:
             city: City name.
             origin: Whole hour, UTC; nothing that became available later is seen.
@@ -131,10 +133,10 @@ class Forecasts(KeptTable):
             version: Version of the forecasts table; None is the newest.
 
         Returns:
-            As `issued`, with at most one row per (timestamp, signal).
+            A grid `(horizon_hours, signals)` over a UTC `DatetimeIndex` named "timestamp"; NaN = no forecast.
 
         Raises:
-            BadInput: The origin is naive or not a whole hour, or the horizon is not positive.
+            BadInput: The origin is naive or not a whole hour, the horizon is not positive, an unknown signal.
         """
         origin = require_utc(origin, "origin")
         if origin != floor_hour(origin):
@@ -143,37 +145,12 @@ class Forecasts(KeptTable):
             raise BadInput(
                 "the horizon is empty", field="horizon_hours", value=horizon_hours, allowed="1 or more"
             )
-        said = self.issued(
-            city,
-            start=origin,
-            end=origin + horizon_hours * HOUR,
-            known_at=origin,
-            signals=signals,
-            version=version,
-        )
-        return latest(said, preference)
-
-    def read_known_ahead(
-        self,
-        city: str,
-        origin: datetime,
-        horizon_hours: int,
-        *,
-        signals: Sequence[str] | None = None,
-        preference: Mapping[str, Sequence[str]] | None = None,
-        version: int | None = None,
-    ) -> pd.DataFrame:
-        """Read what `known_ahead` gives as a grid `(horizon_hours, signals)`, NaN = no forecast.
-
-        Arguments and errors as `known_ahead`; with `signals` None the columns are the signals that occur.
-        """
-        rows = self.known_ahead(
-            city, origin, horizon_hours, signals=signals, preference=preference, version=version
-        )
-        start = pd.Timestamp(require_utc(origin, "origin")).as_unit("us")
+        end = origin + horizon_hours * HOUR
+        said = self.issued(city, start=origin, end=end, known_at=origin, signals=signals, version=version)
+        grid = latest(said, preference).pivot(index="timestamp", columns="signal", values="value")
+        start = pd.Timestamp(origin).as_unit("us")
         index = pd.date_range(start, periods=horizon_hours, freq="h", name="timestamp", unit="us")
-        names = sorted(rows["signal"].unique()) if signals is None else list(signals)
-        grid = rows.pivot(index="timestamp", columns="signal", values="value")
+        names = sorted(grid.columns) if signals is None else list(signals)
         return grid.reindex(index=index, columns=names).astype(float).rename_axis(columns=None)
 
     def _add_once(self, batch: pd.DataFrame) -> Commit:

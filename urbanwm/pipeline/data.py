@@ -16,7 +16,7 @@ from urbanwm.clock import Clock, require_utc
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.ingest import city_now
-from urbanwm.lake import Lake
+from urbanwm.lake import Records
 from urbanwm.settings import Settings
 
 HORIZON_HOURS: Final = 48
@@ -104,7 +104,7 @@ def read_night(
         DataUnavailable: No city has enough data.
         BadInput: `until` has no time zone, or a city is unknown.
     """
-    lake = Lake(settings.lake_uri, settings.storage_options)
+    lake = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options)
     version = lake.version()
     records: dict[str, CityRecord] = {}
     left_out: dict[str, str] = {}
@@ -128,7 +128,7 @@ def read_window(window: Mapping[str, Any], settings: Settings) -> dict[str, City
     Raises:
         DataUnavailable: That version of the lake is gone (vacuumed).
     """
-    lake = Lake(settings.lake_uri, settings.storage_options)
+    lake = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options)
     records = {}
     for name, part in window["cities"].items():
         end = datetime.fromisoformat(part["end"])
@@ -138,7 +138,7 @@ def read_window(window: Mapping[str, Any], settings: Settings) -> dict[str, City
     return records
 
 
-def _cut(city: City, lake: Lake, version: int, end: datetime) -> CityRecord:
+def _cut(city: City, lake: Records, version: int, end: datetime) -> CityRecord:
     """Read a city and choose its held-out origins.
 
     Raises:

@@ -20,7 +20,7 @@ from urbanwm.evaluation.behaviour import check_behaviour
 from urbanwm.evaluation.metrics import ALL, BUCKETS, skill, summarise
 from urbanwm.evaluation.verification import verify_against_references
 from urbanwm.forecaster import WorldModelForecaster
-from urbanwm.lake import Lake
+from urbanwm.lake import Records
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.data import HORIZON_HOURS, CityRecord
 from urbanwm.registry import Registry
@@ -109,7 +109,7 @@ def run_backtest(
         DataUnavailable: The lake has nothing for the city, or there is no champion.
     """
     city = load_city(city_name, settings)
-    frame = Lake(settings.lake_uri, settings.storage_options).read(city.name)
+    frame = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options).read(city.name)
     forecaster = _forecaster(model, Registry(settings, clock))
     table = backtest(
         city,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import pandas as pd
@@ -17,7 +17,7 @@ from urbanwm.errors import UrbanWMError
 from urbanwm.evaluation.backtest import forecast_table
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.ingest import city_now
-from urbanwm.lake import Lake
+from urbanwm.lake import LakeReader, Records
 from urbanwm.model.bundle import Bundle
 from urbanwm.monitoring import Alert, make_alert
 from urbanwm.monitoring.live import BASELINE, CHAMPION
@@ -92,7 +92,7 @@ def serving_champion(settings: Settings, clock: Clock = utc_now) -> CachedChampi
     return ChampionCache(settings.cache_dir, Registry(settings, clock)).sync()
 
 
-def night_origin(city: City, lake: Lake, moment: datetime) -> datetime:
+def night_origin(city: City, lake: LakeReader, moment: datetime) -> datetime:
     """Return the last local midnight that a city's data and the night have both reached, UTC."""
     return city.day_start(min(moment, city_now(city, lake, lambda: moment)))
 
@@ -111,7 +111,9 @@ class _Work:
     def run(self, name: str, champion: CachedChampion | None) -> None:
         """Make the forecasts of one city that are not there yet."""
         city = load_city(name, self.settings)
-        lake = Lake(self.settings.lake_uri, self.settings.storage_options)
+        lake = Records(
+            self.settings.lake_uri, self.settings.lake_forecasts_uri, self.settings.storage_options
+        )
         store = ForecastStore(self.settings.forecasts_dir)
         origin = night_origin(city, lake, self.moment)
         wanted = [(BASELINE, BASELINE_VERSION)]
@@ -120,7 +122,9 @@ class _Work:
         self.known += len(wanted) - len(missing)
         if not missing:
             return
-        frame = lake.read(city.name, end=origin).dropna(axis="columns", how="all")
+        # To the horizon's end, for the weather forecasts: of all else, what was before the origin is seen.
+        frame = lake.read(city.name, end=origin + timedelta(hours=HORIZON_HOURS))
+        frame = frame.dropna(axis="columns", how="all")
         for model, version in missing:
             table = forecast_table(
                 city,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.errors import InternalContractBroken
@@ -48,6 +50,7 @@ def check_points(
     checked.flag("negative_to_zero", drifted)
     checked.rows = checked.rows.assign(value=np.where(drifted, 0.0, checked.rows["value"].to_numpy()))
     checked.drop("out_of_range", _is_out_of_range(checked.rows))
+    checked.flag("extreme", checked.rows["value"].to_numpy() > _limits(checked.rows, "maximum"))
     checked.drop("zero_is_missing", _is_zero_for_missing(checked.rows, timezone))
     return checked
 
@@ -67,10 +70,15 @@ def _is_sentinel(rows: pd.DataFrame) -> Mask:
 
 def _is_out_of_range(rows: pd.DataFrame) -> Mask:
     value = rows["value"].to_numpy(np.float64)
-    lowest = rows["signal"].map({name: signal.minimum for name, signal in SIGNALS.items()}).to_numpy(float)
-    highest = rows["signal"].map({name: signal.maximum for name, signal in SIGNALS.items()}).to_numpy(float)
-    possible: Mask = (value >= lowest) & (value <= highest)
+    possible: Mask = (value >= _limits(rows, "minimum")) & (value <= _limits(rows, "highest"))
     return ~possible
+
+
+def _limits(rows: pd.DataFrame, which: Literal["minimum", "maximum", "highest"]) -> NDArray[np.float64]:
+    """Return one limit of each row's signal, in the signal's unit."""
+    return (
+        rows["signal"].map({name: getattr(signal, which) for name, signal in SIGNALS.items()}).to_numpy(float)
+    )
 
 
 def _is_zero_for_missing(rows: pd.DataFrame, timezone: str) -> Mask:

@@ -40,6 +40,9 @@ RULES: dict[str, Rule] = {
         Rule("negative", "drop", "a concentration below -5 µg/m³"),
         Rule("negative_to_zero", "flag", "a concentration from -5 to 0 µg/m³, stored as 0: zero drift"),
         Rule("out_of_range", "drop", "outside what the signal can be (contracts/signals.py)"),
+        Rule(
+            "extreme", "flag", "PM2.5 above 1,000 µg/m³: fire, dust, fireworks, or a fault; kept as reported"
+        ),
         Rule("future", "drop", "the hour had not begun when the answer was received"),
         Rule("zero_is_missing", "drop", "no electricity at all, or no traffic at all by day"),
         Rule("flatline", "flag", "the 6th equal hour or later (24th on a coarse scale): a frozen sensor"),

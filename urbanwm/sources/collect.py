@@ -118,7 +118,7 @@ class RowCollector:
         if not self.wants(signal):
             return
         limits = SIGNALS[signal]
-        if not limits.minimum <= value <= limits.maximum:
+        if not limits.minimum <= value <= limits.highest:
             self.dropped["out_of_range"] += 1
             return
         future = (valid_at or hour) > self.raw.fetched_at

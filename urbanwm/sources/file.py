@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.contracts.tables import empty_rows
@@ -22,6 +21,7 @@ from urbanwm.sources.file_time import HOUR, resolution_of, utc_stamps
 from urbanwm.sources.http import check_status
 from urbanwm.sources.rows import parsed_rows
 from urbanwm.sources.usual_value import usual_values
+from urbanwm.zones import ZoneName
 
 KEY = None
 TRAITS = Traits(local=True, whole_record=True)
@@ -58,7 +58,7 @@ class Config(SourceConfig):
     column: str | None = None
     timestamp_column: str = "timestamp"
     timestamp_format: str | None = None
-    timezone: str = "UTC"
+    timezone: ZoneName = "UTC"
     stamp: Literal["start", "end"] = "start"
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -70,14 +70,6 @@ class Config(SourceConfig):
     encoding: str = "utf-8-sig"
     city_column: str = "city"
     city: str | None = None
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone_exists(cls, value: str) -> str:
-        """Refuse a zone that the tz database does not have."""
-        if value not in available_timezones():
-            raise ValueError("not an IANA time zone, such as Europe/Madrid")
-        return value
 
     @model_validator(mode="after")
     def _reference_needs_ratio(self) -> Self:

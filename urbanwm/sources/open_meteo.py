@@ -202,9 +202,24 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
             _add_variable(rows, name, moments, hourly[name], units if isinstance(units, dict) else {})
             read[variable.signal] = name
     ignored = sorted(set(hourly) - set(read.values()) - {"time"})
+    if ignored and not read:
+        raise _of_something_else(ignored)
     if ignored:
         rows.notes["ignored"] = ",".join(ignored)
     return rows.parsed()
+
+
+def _of_something_else(variables: list[str]) -> NoData:
+    """Return the error for an answer that holds other variables only; asking the same again brings the same."""
+    nothing = NoData(
+        f"{NAME}: the answer holds none of our variables",
+        source=NAME,
+        field="hourly",
+        value=",".join(variables),
+        allowed=sorted(VARIABLES),
+    )
+    nothing.retryable = False
+    return nothing
 
 
 def _raise_reported_error(raw: RawPayload, document: dict[str, Any]) -> None:

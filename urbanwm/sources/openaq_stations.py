@@ -29,7 +29,7 @@ def pick_sensor(stations: list[Any], ctx: ParseContext, *, max_distance_km: floa
         now: When the answer was received, UTC.
 
     Raises:
-        NoData: No station measures the signal.
+        NoData: No station measures the signal; not retryable.
         StationTooFar: The nearest one is too far from the city.
     """
     wanted = ctx.signal or "pm25"
@@ -40,7 +40,9 @@ def pick_sensor(stations: list[Any], ctx: ParseContext, *, max_distance_km: floa
         for sensor_id in _sensor_ids(station, wanted)
     ]
     if not candidates:
-        raise NoData(f"openaq: no station here measures {wanted}", source=SOURCE, field="parameters_id")
+        nobody = NoData(f"openaq: no station here measures {wanted}", source=SOURCE, field="parameters_id")
+        nobody.retryable = False  # a station is built in years
+        raise nobody
     near = [candidate for candidate in candidates if candidate[0] <= max_distance_km]
     if not near:
         nearest = min(candidate[0] for candidate in candidates)

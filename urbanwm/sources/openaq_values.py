@@ -47,7 +47,7 @@ def convert(rows: RowCollector, parameter: object, units: object, value: object)
     flags = ("converted",) if factor != 1.0 else ()
     if signal == "pm25" and PM25_NOISE_MIN <= converted < 0:
         return Converted(signal, 0.0, (*flags, "negative_to_zero"))
-    if not SIGNALS[signal].minimum <= converted <= SIGNALS[signal].maximum:
+    if not SIGNALS[signal].minimum <= converted <= SIGNALS[signal].highest:
         rows.dropped["out_of_range"] += 1
         return None
     return Converted(signal, converted, flags)

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.features import CitySeries, FeatureSpec, Windows
+from urbanwm.features.names import CITY_PREFIX, RECENT, forecast_names
 from urbanwm.model.config import RECENT_NAME, TrainingConfig
 
 HOURS_PER_DAY = 24
 VALIDATION_SHARE = 0.2
 """Most of a record that may be held out."""
+LEVEL_NAMES = frozenset(name for name, compared, *_ in RECENT if compared is None)
 HISTORY_LOSS_SHARE = 0.25
 """Of the windows that lose a signal, the share that also loses its history, as if the city never had it."""
 
@@ -146,7 +148,8 @@ def hide_signals(
 
     Each signal of each window is hidden with `probability` for its last hours before the origin (half of the
     time for the whole context). With it go the features that only those hours could tell and, of a target,
-    for a share of the windows the whole seasonal history, as for a city that never had the signal.
+    for a share of the windows the whole seasonal history, as for a city that never had the signal. Weather
+    forecasts, and which city it is, are hidden as often, for the whole window.
     """
     context, hours = windows.context_hours, windows.observed.shape[1]
     observed, mask = windows.observed.copy(), windows.observed_mask.copy()
@@ -167,8 +170,17 @@ def hide_signals(
         if group[0] < len(TARGETS):
             for j, name in enumerate(spec.skip_names):
                 if recent := RECENT_NAME.search(name):
-                    skip[rows, :, group[0], j] *= silent < int(recent[1])
+                    span_hours = int(recent[1])
+                    skip[rows, :, group[0], j] *= silent < span_hours
+                    if name in LEVEL_NAMES:
+                        usual = _similar_level(skip[rows, :, group[0]], spec, context, span_hours)
+                        skip[rows, :, group[0], j] += usual * (silent >= span_hours)
+                        copy = spec.known_names.index(f"{spec.targets[group[0]]}_{name}")
+                        known[rows, :, copy] = skip[rows, :, group[0], j]
             _forget_history(known, skip, spec, group[0], rows[forgotten])
+    for absent, value in _whole_window(spec):
+        rows = np.flatnonzero(random.random(len(windows)) < probability)
+        known[rows[:, None, None], np.arange(hours)[:, None], absent] = value
     return replace(windows, observed=observed, observed_mask=mask, known=known, skip=skip)
 
 
@@ -179,6 +191,31 @@ def _signal_groups(spec: FeatureSpec) -> list[list[int]]:
         root = next((root for root in groups if name.startswith(f"{root}_")), name)
         groups.setdefault(root, []).append(column)
     return list(groups.values())
+
+
+def _similar_level(
+    skip: NDArray[np.float32], spec: FeatureSpec, context: int, span_hours: int
+) -> NDArray[np.float32]:
+    """Return `(B, T)` what similar days had in the hours before each hour, which stands for a silent level.
+
+    From the origin on it stays; in the first hours of the context it is of the hours that the window holds.
+    """
+    similar = skip[:, :context, spec.skip_names.index("similar_8")]
+    total = np.cumsum(np.pad(similar, ((0, 0), (1, 0))), axis=1)
+    end = np.minimum(np.arange(skip.shape[1]), context)
+    begin = np.maximum(end - span_hours, 0)
+    return np.asarray((total[:, end] - total[:, begin]) / np.maximum(end - begin, 1), dtype=np.float32)
+
+
+def _whole_window(spec: FeatureSpec) -> list[tuple[list[int], NDArray[np.float32]]]:
+    """Return the known-ahead columns that are hidden together in every hour, with what then stands there."""
+    forecast = forecast_names(spec.forecast_signals)
+    cities = [name for name in spec.known_names if name.startswith(CITY_PREFIX)]
+    groups = [
+        (forecast, np.repeat(np.array([0.0, 1.0], np.float32), len(forecast) // 2)),
+        (cities, np.zeros(len(cities), np.float32)),
+    ]
+    return [([spec.known_names.index(name) for name in names], value) for names, value in groups if names]
 
 
 def _recent_columns(spec: FeatureSpec, names: list[str]) -> list[tuple[int, int]]:
