@@ -13,7 +13,7 @@ from serving.alarms import Alarms
 from serving.catalogue import describe_city, publish_ages
 from serving.champion import ChampionHolder, Standing
 from serving.comparison import View, compare
-from serving.envelope import Unavailable
+from serving.envelope import NotFound, Unavailable
 from serving.examination import Examiner
 from serving.history import Histories, Snapshot
 from serving.ladder import Footing, choose, settle
@@ -43,6 +43,8 @@ LOOK_SECONDS = 3.0
 """How often the lake's version is asked for: 5 ms on a local disk, more on an object store."""
 SCENARIOS_QUICK = 4
 """Beside the first; each takes a few milliseconds more."""
+STARTING = "the model registry has not had its time to answer yet"
+NO_DATA = "no city has data to answer from: neither the lake nor this service's memory holds a row"
 NO_WORLD_MODEL = "no world model can answer, and the baseline has no latent states"
 
 
@@ -114,9 +116,15 @@ class Answers:
         self._alarms.look(ages)
 
     @property
-    def ready(self) -> bool:
-        """Whether requests can be answered, by the model or by the baseline."""
-        return self._holder.settled
+    def unready(self) -> str | None:
+        """Why no request can be answered, else None. Without a model the baseline does, without data nobody."""
+        if not self._holder.settled:
+            return STARTING
+        return None if self._histories.has_rows else NO_DATA
+
+    def who(self) -> Document:
+        """Return who would answer, in the terms of `meta`."""
+        return _who(self._holder.standing)
 
     def city_names(self) -> list[str]:
         """Return the names of the cities."""
@@ -231,6 +239,17 @@ class Answers:
             "confirmed_by_registry": standing.confirmed,
             "reasons": list(standing.reasons),
         }
+
+    def card(self) -> str:
+        """Answer `GET /api/model/card`: the model card of the model in service, Markdown.
+
+        Raises:
+            NotFound: The baseline answers, or the model was registered without a card.
+        """
+        champion = self._holder.standing.champion
+        if champion is None or champion.card is None:
+            raise NotFound("there is no model card", allowed="a model that was judged by a nightly run")
+        return champion.card
 
     def _look_ahead(self, scenario: Scenario) -> View:
         """Forecast the status quo with the best that is left, and return what must be said about it."""

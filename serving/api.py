@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.body import read_json_object
-from serving.envelope import error_response, json_response
+from serving.envelope import Unavailable, error_response, json_response
 from serving.metrics import render_metrics
 from serving.retrain import Retrainer
 from serving.security import require_key
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Handler = Callable[[Request], Awaitable[Response]]
 Work = Callable[[Checkpoint], "Answer"]
 
+MARKDOWN = "text/markdown"
 WEB = Path(__file__).parent / "web"
 STATIC_TYPES = {"css": "text/css", "js": "text/javascript", "html": "text/html"}
 PAGES = {
@@ -52,6 +53,8 @@ SWITCH_SECONDS = 0.0002
 5 ms a time would add up to seconds under load."""
 
 
+RETRY_SECONDS = 5
+"""When to ask an unready service again."""
 QUICK, SLOW = "quick", "slow"
 LANE_OF = {
     "/api/simulate": QUICK,
@@ -98,11 +101,6 @@ class Api:
         if self._answers is None:
             raise RuntimeError("the application was used before its lifespan began")
         return self._answers
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests can be answered, by the model or by the baseline."""
-        return self._answers is not None and self._answers.ready
 
     def admit(self, path: str) -> None:
         """Say at once, by the path alone, whether there is room for a request.
@@ -180,9 +178,20 @@ class Api:
         """Say who would answer now."""
         return json_response(self.answers.health())
 
+    async def ready(self, _: Request) -> Response:
+        """Say that requests can be answered and by whom, or refuse with the reason why not."""
+        reason = self.answers.unready
+        if reason is not None:
+            raise Unavailable(reason, headers={"Retry-After": str(RETRY_SECONDS)})
+        return json_response({"status": "ready", **self.answers.who()})
+
     async def model(self, _: Request) -> Response:
         """Describe the model in service."""
         return json_response(self.answers.model())
+
+    async def card(self, _: Request) -> Response:
+        """Return the model card of the model in service."""
+        return Response(self.answers.card(), media_type=MARKDOWN)
 
     async def retrain(self, request: Request) -> Response:
         """Start a nightly run and return at once."""
@@ -235,9 +244,11 @@ class Api:
             ("GET", "/api/health", self.health),
             ("GET", "/api/cities", self.cities),
             ("GET", "/api/model", self.model),
+            ("GET", "/api/model/card", self.card),
         ]
         open_pages: list[tuple[str, str, Handler]] = [
             ("GET", "/openapi.json", self.openapi),
+            ("GET", "/readyz", self.ready),
             # In place of BentoML's own, which knows nothing of mounted routes.
             ("GET", "/docs.json", self.openapi),
             # BentoML's counts every path that anybody makes up on a label of its own, without end.

@@ -39,6 +39,7 @@ class Champion:
         metrics: Held-out errors as noted at registration.
         cities: Cities it was trained on.
         experiment: Name of its configuration.
+        card: Its model card, Markdown, where it has been judged.
     """
 
     forecaster: WorldModelForecaster
@@ -49,6 +50,7 @@ class Champion:
     metrics: dict[str, float] = field(default_factory=dict)
     cities: tuple[str, ...] = ()
     experiment: str = ""
+    card: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def load_champion(cached: CachedChampion) -> Champion:
         dataset_version=cached.dataset_version,
         digest=cached.digest,
         metrics=dict(cached.metrics),
+        card=bundle.card,
         cities=tuple(bundle.spec.cities),
         experiment=str(bundle.experiment.get("name", "")),
     )
@@ -174,19 +177,21 @@ class ChampionHolder:
             except Exception as failure:  # noqa: BLE001 - a dead poller would freeze the model for good, so it counts and goes on
                 POLL_FAILURES.inc()
                 log.warning("poll_failed", error=type(failure).__name__)
-            self._first_poll_done.set()
             if self._stop.wait(self._poll_seconds):
                 return
 
     def poll(self) -> None:
         """Ask once, and take into service what is new and good."""
-        cached = self._cache.sync()
-        if cached is None:
-            self._without_confirmation(NO_CHAMPION)
-            return
-        if cached.stale:
-            POLL_FAILURES.inc()
-        self._consider(cached, cached.reason if cached.stale else None)
+        try:
+            cached = self._cache.sync()
+            if cached is None:
+                self._without_confirmation(NO_CHAMPION)
+                return
+            if cached.stale:
+                POLL_FAILURES.inc()
+            self._consider(cached, cached.reason if cached.stale else None)
+        finally:
+            self._first_poll_done.set()
 
     def _consider(self, cached: CachedChampion, unconfirmed: str | None) -> None:
         """Load `cached` unless it serves or was refused; `unconfirmed` says why it may be out of date."""

@@ -139,9 +139,15 @@ def _get(
     }
 
 
-def _plain(summary: str, *, unready: bool = False) -> Schema:
-    responses: Schema = {"200": {"description": "done"}}
-    return {"get": {"summary": summary, "responses": _answers([503] if unready else [], responses)}}
+def _card() -> Schema:
+    """Return the entry of `/api/model/card`."""
+    text = {"text/markdown": {"schema": {"type": "string"}}}
+    responses = {"200": {"description": "data, splits, scores, calibration, limits", "content": text}}
+    return {"get": {"summary": "The card of the model in service", "responses": _answers([404], responses)}}
+
+
+def _plain(summary: str) -> Schema:
+    return {"get": {"summary": summary, "responses": {"200": {"description": "done"}}}}
 
 
 @lru_cache(maxsize=1)
@@ -175,10 +181,11 @@ def openapi_document() -> Schema:
             "/api/health": _get("Who would answer now", "Health"),
             "/api/cities": _get("Cities and how fresh their data are", "Cities", [429, 504]),
             "/api/model": _get("The model in service", "Model"),
+            "/api/model/card": _card(),
             "/openapi.json": _plain("This document"),
             "/docs.json": _plain("This document, where BentoML has it"),
             "/livez": _plain("The process is alive"),
-            "/readyz": _plain("Requests can be answered, by the model or the baseline", unready=True),
+            "/readyz": _get("Requests can be answered, without a model by the baseline", "Ready", [503]),
             "/metrics": _plain("Prometheus metrics"),
             "/": _plain("The dashboard"),
         },

@@ -147,7 +147,14 @@ class FakeLoader:
         self.loaded.append(entry.version)
         if entry.version in self.bad:
             raise BundleInvalid("its example is answered wrongly")
-        return Champion(self.model, entry.version, entry.run_id, entry.dataset_version, entry.digest)
+        return Champion(
+            self.model,
+            entry.version,
+            entry.run_id,
+            entry.dataset_version,
+            entry.digest,
+            card=f"# Model card of {entry.version}\n",
+        )
 
 
 @dataclass

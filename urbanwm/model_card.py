@@ -102,7 +102,7 @@ def model_card(
         _exceedance(verification),
         _behaviour(behaviour_failures),
         _policy(model, data),
-        _limits(data, verification),
+        _limits(model, data, verification),
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
@@ -274,13 +274,15 @@ def _policy(model: CardModel, data: Mapping[str, CityData]) -> Iterator[str]:
             yield f"- {name}: {found['text']}"
 
 
-def _limits(data: Mapping[str, CityData], verification: Verification) -> Iterator[str]:
+def _limits(model: CardModel, data: Mapping[str, CityData], verification: Verification) -> Iterator[str]:
     """What it cannot do, as far as this run shows."""
     yield "## Limits"
     yield ""
     yield "- It imagines the status quo. A record can hardly identify a policy's effect (wind moves both wind"
     yield "  power and air): effects are the assumptions above, and no better than those."
-    yield "- Weather is used up to the origin only; no weather forecast is read."
+    forecast = ", ".join(model.spec.forecast_signals)
+    ahead = f"and as forecast ({forecast})" if forecast else "only; it learned from no weather forecasts"
+    yield f"- Weather is used up to the origin {ahead}."
     yield "- What the training rows never saw (wildfire smoke, a lockdown) is outside its intervals."
     for name, item in data.items():
         missing = [signal for signal in TARGETS if item.present[signal] == 0.0]

@@ -71,6 +71,9 @@ def test_the_run_has_lineage_scores_pictures_and_the_bundle(settings, night):
         assert client.list_artifacts(run.info.run_id, folder), folder
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert "model_card.md" in kept
+    assert "bundle/model_card.md" in {
+        item.path for item in client.list_artifacts(run.info.run_id, "bundle")
+    }
     gate = {item.path for item in client.list_artifacts(run.info.run_id, "gate")}
     assert gate == {"gate/decision.json", "gate/score_ratios.png"}
 

@@ -136,6 +136,12 @@ def test_health_and_model_name_the_version_in_service(world: World) -> None:
     assert (model["run_id"], model["confirmed_by_registry"]) == ("run-4", True)
 
 
+def test_the_card_of_the_model_in_service_is_served(world: World) -> None:
+    card = world.client.get("/api/model/card")
+    assert card.text == "# Model card of 4\n"
+    assert card.headers["content-type"].startswith("text/markdown")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -213,6 +219,37 @@ def test_what_a_caller_sent_comes_back_shortened(world: World) -> None:
     assert len(json.dumps(error)) < 2000
 
 
+def test_without_a_model_the_service_is_ready_and_without_any_data_it_is_not(tmp_path: Path) -> None:
+    with serving(tmp_path, champion=cached("4")) as empty:
+        empty.answers.look()
+        refusal = refused(empty, 503, method="GET", url="/readyz")
+        assert (refusal["type"], "no city has data" in refusal["message"]) == ("Unavailable", True)
+        empty.lake.frames["lahore"] = history()
+        empty.lake.number += 1
+        empty.poll()
+        ready = empty.client.get("/readyz")
+        assert (ready.status_code, ready.json()["served_by"]) == (200, "world_model")
+    with serving(tmp_path, frame=history()) as modelless:
+        modelless.poll()
+        assert modelless.client.get("/readyz").json() == {
+            "status": "ready",
+            "served_by": "baseline",
+            "model_version": None,
+        }
+        refusal = refused(modelless, 404, method="GET", url="/api/model/card")
+        assert refusal["message"].startswith("there is no model card")
+        modelless.lake.number = -1  # the lake goes away; what is in memory still answers
+        modelless.poll()
+        assert modelless.client.get("/readyz").status_code == 200
+
+
+def test_a_service_is_not_ready_before_the_registry_had_its_time(world: World, monkeypatch) -> None:
+    world.answers.look()
+    monkeypatch.setattr(type(world.holder), "settled", False)
+    refusal = refused(world, 503, method="GET", url="/readyz")
+    assert "registry" in refusal["message"]
+
+
 def test_the_openapi_document_is_valid_and_names_exactly_the_routes_that_exist(tmp_path: Path) -> None:
     document = openapi_document()
     validate(document)
@@ -220,7 +257,7 @@ def test_the_openapi_document_is_valid_and_names_exactly_the_routes_that_exist(t
     routes = {(route.path, method) for route in app.routes for method in route.methods - {"HEAD"}}
     routes = {(path, method) for path, method in routes if not path.startswith("/static/")}
     described = {(path, method.upper()) for path, entry in document["paths"].items() for method in entry}
-    of_the_server = {("/livez", "GET"), ("/readyz", "GET"), ("/metrics", "GET")}
+    of_the_server = {("/livez", "GET"), ("/metrics", "GET")}
     assert described == routes | of_the_server
 
 

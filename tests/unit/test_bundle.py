@@ -22,7 +22,7 @@ from tests.small_world import bundle_folder, random_direct, random_model, small_
 from urbanwm.errors import BundleInvalid
 from urbanwm.features import Windows
 from urbanwm.model.bundle import ROWS_PER_RUN, Bundle
-from urbanwm.model.bundle_files import FILES, MANIFEST, manifest_bytes
+from urbanwm.model.bundle_files import CARD, FILES, MANIFEST, manifest_bytes
 from urbanwm.model.config import load_experiment
 from urbanwm.model.export import export_bundle
 from urbanwm.model.world_model import Batch
@@ -218,6 +218,18 @@ def test_an_altered_file_is_refused(bundle: Path, name: str) -> None:
 def test_a_missing_file_is_refused(bundle: Path, name: str) -> None:
     (bundle / name).unlink()
     with pytest.raises(BundleInvalid, match="missing"):
+        Bundle.load(bundle)
+
+
+def test_a_card_may_be_added_and_is_shown_but_changes_nothing(bundle: Path) -> None:
+    before = Bundle.load(bundle)
+    (bundle / CARD).write_text("# Card", encoding="utf-8")
+    after = Bundle.load(bundle)
+    assert (before.card, after.card) == (None, "# Card")
+    assert after.digest == before.digest
+    (bundle / CARD).unlink()
+    (bundle / CARD).symlink_to(bundle / MANIFEST)
+    with pytest.raises(BundleInvalid, match="plain file"):
         Bundle.load(bundle)
 
 

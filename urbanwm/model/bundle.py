@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from urbanwm.errors import BadInput, BundleInvalid, InternalContractBroken
 from urbanwm.features import FeatureSpec, Windows
-from urbanwm.model.bundle_files import DIRECT, EXAMPLE, FILTER, ROLLOUT, read_bundle_files, read_example
+from urbanwm.model.bundle_files import CARD, DIRECT, EXAMPLE, FILTER, ROLLOUT, read_bundle_files, read_example
 from urbanwm.model.config import parse_experiment
 from urbanwm.model.direct_file import read_direct
 
@@ -54,6 +54,7 @@ class Bundle:
     assumptions: dict[str, Any]
     provenance: dict[str, Any]
     digest: str
+    card: str | None
 
     def __init__(self, manifest: Mapping[str, Any], contents: Mapping[str, bytes], digest: str) -> None:
         """Build from verified contents; use `Bundle.load`."""
@@ -62,6 +63,7 @@ class Bundle:
         self.assumptions = dict(manifest["assumptions"])
         self.provenance = dict(manifest["provenance"])
         self.digest = digest
+        self.card = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
         try:
             model = parse_experiment(self.experiment).model
             spec = FeatureSpec.from_dict(manifest["spec"])

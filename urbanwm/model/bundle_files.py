@@ -19,6 +19,8 @@ MANIFEST: Final = "bundle.json"
 WEIGHTS, DIRECT = "weights.safetensors", "direct.safetensors"
 FILTER, ROLLOUT, EXAMPLE = "filter.onnx", "rollout.onnx", "example.json"
 FILES: Final = (WEIGHTS, DIRECT, FILTER, ROLLOUT, EXAMPLE)
+CARD: Final = "model_card.md"
+"""May be added to a bundle once it has been judged; the registry's digest of the folder covers it."""
 SECTIONS: Final = (
     "format",
     "experiment",
@@ -48,6 +50,8 @@ def read_bundle_files(path: Path) -> tuple[dict[str, Any], dict[str, bytes], str
             raise BundleInvalid(
                 f"{name} was altered: its checksum does not match", field=name, allowed=expected
             )
+    if (path / CARD).exists():
+        contents[CARD] = _read(path / CARD)
     return manifest, contents, hashlib.sha256(raw).hexdigest()
 
 
@@ -82,12 +86,12 @@ def canonical(document: Mapping[str, Any]) -> bytes:
 
 
 def _require_exact_files(path: Path) -> None:
-    """Refuse links, folders, and missing or unknown files."""
+    """Refuse links, folders, and missing or unknown files; the card may be there or not."""
     if not path.is_dir():
         raise BundleInvalid("there is no bundle here", field="path", value=str(path))
     expected = {MANIFEST, *FILES}
     found = {entry.name: entry for entry in path.iterdir()}
-    wrong = sorted(expected ^ set(found))
+    wrong = sorted(expected ^ (set(found) - {CARD}))
     if wrong:
         state = "missing" if wrong[0] in expected else "not part of a bundle"
         raise BundleInvalid(f"{wrong[0]} is {state}", field=wrong[0], allowed=", ".join(sorted(expected)))

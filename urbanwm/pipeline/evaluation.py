@@ -14,6 +14,7 @@ from urbanwm.figures import error_by_lead, forecast_fan, reliability
 from urbanwm.lake.reader import LakeReader
 from urbanwm.measures import measure_estimates
 from urbanwm.model.bundle import Bundle
+from urbanwm.model.bundle_files import CARD
 from urbanwm.model_card import RELIABILITY_FIGURE, CityData, model_card
 from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.forecasts import BASELINE, REFERENCES
@@ -87,6 +88,9 @@ def _log_card(plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], train
         for name, record in plan.data.records.items()
     }
     card = model_card(bundle, data, verification, parameters=trained.parameters)
-    run.log_text(card, "model_card.md")
+    run.log_text(card, CARD)
+    # The service shows the card of the bundle that it serves. A repeated run writes the same text.
+    (trained.bundle / CARD).write_text(card, encoding="utf-8")
+    run.log_text(card, f"bundle/{CARD}")
     run.log_figure(reliability(verification.pit), RELIABILITY_FIGURE)
     run.log_json(verification.to_dict(), "evaluation/verification.json")
