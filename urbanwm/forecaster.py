@@ -150,9 +150,8 @@ class WorldModelForecaster:
         spec = self.bundle.spec
         if city.name not in spec.scalers:
             spec = spec.with_city(city, known)
-        silence = [value - gap if np.isfinite(value) else 0.0 for value in ages.values()]
-        days_later = int(np.ceil(max(silence) / HOURS_PER_DAY))
-        total = min(hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
+        silence = _silence(ages, gap)
+        total = _longer(hours, max(silence))
         known = known if history is None else with_forecasts(known, history, origin)
         windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
         imagined = self._imagine(windows, seed)
@@ -191,14 +190,20 @@ class WorldModelForecaster:
             spec = spec.with_city(city, past[past.index < first])
         context = spec.context_hours
         begin = min(past.index[0], pd.Timestamp(first) - timedelta(hours=context))
-        series = build_series(past, city.name, spec, start=begin, end=last + timedelta(hours=horizon_hours))
+        silences = [_silence(ages_hours(past, origin), 0) for origin in origins]
+        total = _longer(horizon_hours, max(max(silence) for silence in silences))
+        series = build_series(past, city.name, spec, start=begin, end=last + timedelta(hours=total))
         positions = np.array([series.position(origin) for origin in origins], dtype=np.int64)
         parts = [
-            self._imagine(series.windows(positions[i : i + WINDOWS_PER_BATCH], context, horizon_hours), seed)
+            self._imagine(series.windows(positions[i : i + WINDOWS_PER_BATCH], context, total), seed)
             for i in range(0, len(positions), WINDOWS_PER_BATCH)
         ]
-        quantiles = np.concatenate([part.quantiles for part in parts])
-        return quantiles, np.concatenate([part.usual for part in parts]), spec
+        imagined = np.concatenate([part.quantiles for part in parts])
+        quantiles = np.concatenate(
+            [widen_silent(one[None], silence) for one, silence in zip(imagined, silences, strict=True)]
+        )
+        usual = np.concatenate([part.usual for part in parts])
+        return quantiles[:, :horizon_hours], usual[:, :horizon_hours], spec
 
     def _imagine(self, windows: Windows, seed: int) -> _Imagined:
         """Filter and roll out every window; return calibrated quantiles and the first trajectory's states."""
@@ -247,6 +252,17 @@ def _inputs(known: pd.DataFrame, spec: FeatureSpec, origin: datetime) -> dict[st
     """Return the ages (h) of the model's other inputs that this city has."""
     names = [name for name in spec.observed_names if name in known and name not in TARGETS]
     return ages_hours(known, origin, names)
+
+
+def _silence(ages: Mapping[str, float], gap: int) -> list[float]:
+    """Return how long each target had been silent `gap` hours before the origin; 0 for one never observed."""
+    return [age - gap if np.isfinite(age) else 0.0 for age in ages.values()]
+
+
+def _longer(hours: int, silence_hours: float) -> int:
+    """Return the hours to imagine so that a silent signal's later hours can tell its width."""
+    days_later = int(np.ceil(silence_hours / HOURS_PER_DAY))
+    return min(hours + days_later * HOURS_PER_DAY, HORIZON_HOURS_MAX)
 
 
 def _forecast_reasons(history: pd.DataFrame | None, spec: FeatureSpec, origin: datetime) -> list[str]:

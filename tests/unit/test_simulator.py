@@ -278,6 +278,13 @@ class TestBatch:
             alone = model.forecast(history, CITY, origin, 24, 20, 0).members
             assert batch[i] == pytest.approx(alone, rel=1e-4)
 
+    def test_a_batch_widens_a_silent_signal_as_a_single_forecast_does(self, model, history):
+        gappy, origins = history.copy(), [END - timedelta(days=d) for d in (6, 3)]
+        gappy.loc[gappy.index >= END - timedelta(days=5), "energy_mwh"] = np.nan
+        batch = model.forecast_batch(gappy, CITY, origins, 24, 20, 0)
+        alone = [model.forecast(gappy, CITY, origin, 24, 20, 0).members for origin in origins]
+        assert batch == pytest.approx(np.array(alone), rel=1e-4)
+
     def test_members_are_the_stratified_quantiles_of_each_hour(self, model, history):
         few, many = (model.forecast(history, CITY, END, 24, samples, 0).members for samples in (20, 200))
         coarse, fine = (np.quantile(m, (0.05, 0.5, 0.95), axis=0, method="hazen") for m in (few, many))
