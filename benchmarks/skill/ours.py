@@ -25,12 +25,15 @@ def ours(task: Task, experiment: str, bundle: Path | None = None) -> pd.DataFram
     """Train (or load a bundle) and forecast every origin.
 
     A traffic volume becomes an index by what was usual in earlier weeks, as a city file's
-    `hour_of_week_ratio` does it, and the forecast is scaled back by the same figures.
+    `hour_of_week_ratio` does it, beside which the volume stays, and the forecast is scaled back by the same
+    figures.
     """
     usual = _usual(task)
     frame = task.frame.assign(
         traffic_index=np.clip(task.frame["traffic_index"] / usual, 0.0, SIGNALS["traffic_index"].maximum)
     )
+    if task.is_volume:
+        frame = frame.assign(traffic_volume=task.frame["traffic_index"])
     with tempfile.TemporaryDirectory(prefix="urbanwm-skill-") as scratch:
         folder = bundle or _train(task, frame[frame.index < task.origins[0]], experiment, Path(scratch))
         forecaster = WorldModelForecaster(Bundle.load(folder))

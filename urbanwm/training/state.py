@@ -169,11 +169,9 @@ class Run:
         score = result["val_score"]
         if not math.isfinite(score):
             raise TrainingDiverged("the validation score is not finite", field="val_score", value=score)
-        if score < self.best_score:
-            self.best_score, self.best_step, self.stale = score, self.step, 0
-            self.best = candidate
-        else:
-            self.stale += 1
+        self.stale = 0 if score < self.best_score else self.stale + 1
+        if score <= self.best_score:  # of equals, as where no departure is kept, the best trained
+            self.best_score, self.best_step, self.best = score, self.step, candidate
         return result
 
     @contextmanager
