@@ -35,7 +35,7 @@ ERROR_WINDOWS = 3_000
 WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
 """The first week of a signal, at most this share of the record, has no history and is not learned from."""
 CHUNK = 2048
-PENALTIES = (1e-3, 1e-2, 1e-1, 10.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Candidates, per row, for levels, recent values, calendar and weather; the last switches a group off."""
 SMOOTHING_HOURS = (0.0, 1.0)
 """Candidates for how far an hour of the day borrows from its neighbours at the same lead."""

@@ -1,8 +1,10 @@
 """Several processes on one training run: each takes a share of every batch, gradients are averaged.
 
-Started by torchrun: `torchrun --nproc-per-node 2 -m urbanwm.cli train ...`. N processes with a batch of B
+For programs that torchrun starts and that call `urbanwm.training.train` in every process
+(`torchrun --nproc-per-node 2 PROGRAM`, as `tests/parallel_training.py`). N processes with a batch of B
 windows each train like one process with N · B, up to the last bits; where values are missing, each process
-averages over what its own windows observed.
+averages over what its own windows observed. All return the same weights; which of them exports asks
+`Workers.leads`. `urbanwm train` records what it does and is one process (`require_one_process`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import distributed, nn
+
+from urbanwm.errors import BadInput
 
 if TYPE_CHECKING:
     from urbanwm.features import Windows
@@ -70,6 +74,19 @@ class Workers:
 
 
 ALONE = Workers()
+
+
+def require_one_process() -> None:
+    """Refuse to go on in a process that torchrun started: each would record and register the same training.
+
+    Raises:
+        BadInput: torchrun started this process.
+    """
+    if distributed.is_available() and distributed.is_torchelastic_launched():
+        raise BadInput(
+            "a recorded training is one process: torchrun is for programs that call urbanwm.training.train",
+            field="torchrun",
+        )
 
 
 @contextmanager
