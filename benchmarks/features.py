@@ -65,7 +65,7 @@ def specification(frame: pd.DataFrame) -> FeatureSpec:
     return FeatureSpec(
         kind="urban",
         observed_names=observed,
-        known_names=known_names(observed, [frame]),
+        known_names=known_names(observed, {CITY: frame}),
         action_names=("car_free_ratio", "renewable_mix"),
         skip_names=skip_names(),
         context_hours=336,

@@ -25,6 +25,7 @@ from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.world_model import Batch
 from urbanwm.simulator import simulate
+from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.sampling import Sampler, split_origins
 
 BATCHES = (1, 4, 16, 64, 256)
@@ -97,6 +98,7 @@ def cities(world: World, rounds: int) -> dict[str, dict[int, float]]:
 def measure(rounds: int) -> dict[str, object]:
     """Return the tables."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a training run does
     load = load_average()
     with tempfile.TemporaryDirectory() as scratch:
         reference = World.make("base").bundle(Path(scratch) / "reference")

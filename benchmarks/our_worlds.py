@@ -18,6 +18,7 @@ from urbanwm.model.export import export_bundle
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.direct_fit import fit_direct
 from urbanwm.training.optimisation import AdamW
+from urbanwm.training.step import take_step
 
 HOURS_PER_DAY = 24
 LATE_STEP = 100
@@ -114,17 +115,11 @@ class World:
             context_hours=recipe.context_hours,
         )
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the training loss with fresh noise, as a run draws it."""
-        noise = torch.randn(*batch.target.shape[:2], self.experiment.model.latent_dim)
-        return self.model.loss(batch, noise, self.experiment.training, LATE_STEP).total
-
     def step(self, batch: Batch) -> None:
-        """Do one optimiser step."""
-        self.optimiser.zero_grad()
-        self.loss(batch).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.training.gradient_clip)
-        self.optimiser.step(LATE_STEP, self.experiment.training.learning_rate)
+        """Do one optimiser step with fresh noise, as a run does it."""
+        noise = torch.randn(*batch.target.shape[:2], self.experiment.model.latent_dim)
+        recipe = self.experiment.training
+        take_step(self.model.loss, self.model, self.optimiser, batch, noise, recipe, LATE_STEP)
 
     def bundle(self, folder: Path) -> Bundle:
         """Export the model and load it without torch."""

@@ -226,7 +226,7 @@ def serve_bare(home: Path, port: int) -> None:
         return Response(orjson.dumps(document), media_type="application/json")
 
     async def ready(_: Request) -> Response:
-        return Response(status_code=200 if answers.ready else 503)
+        return Response(status_code=200 if answers.unready is None else 503)
 
     routes = [Route("/api/simulate", simulate, methods=["POST"]), Route("/readyz", ready)]
     uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=port, log_level="warning", access_log=False)

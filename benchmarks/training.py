@@ -6,7 +6,8 @@ One thread; medians of interleaved rounds, ratios of the same round. Peers, all 
 `urbanwm/configs/base.yaml`: torchrl's Gaussian and categorical recurrences (with the extra `bench`), the loop
 that one writes first, and the reference implementation's way (everything inside the loop, dropout 0.1, which
 ours has too in that pair). Useful work is 8.22 GFLOP a step (3 × 2 × 857k multiply-adds × 1600 rows); the
-share of GEMM compares it with a 1600 × 256 × 1024 product timed in the same round.
+share of GEMM compares it with a 1600 × 256 × 1024 product timed in the same round. The step's own products,
+50 × 3 × 2 of them with 32 rows only, are timed beside it: what is left of the step is everything else.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from torch import Tensor, nn
 from benchmarks.machine import GEMM_GFLOP, gemm
 from benchmarks.other_worlds import PlainLoop, ReferenceWay, Sequences
 from benchmarks.our_worlds import World
+from benchmarks.products import step_products
 from benchmarks.timing import Job, interleave, load_average, median_ratio
+from urbanwm.training.memory import keep_freed_memory
 
 BATCH, HOURS = 32, 50
 STEP_GFLOP = 8.22
@@ -58,16 +61,6 @@ def torchrl_jobs(batch: Sequences) -> dict[str, Job]:
     }
 
 
-def bf16_step(world: World, batch: object) -> Job:
-    """Return our step with matrix products in bfloat16."""
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            world.step(batch)  # type: ignore[arg-type]
-
-    return step
-
-
 def has_bf16() -> bool:
     """Tell whether the processor multiplies bfloat16 by itself; emulated, it is slower than float32."""
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
@@ -78,13 +71,16 @@ def measure(rounds: int) -> dict[str, object]:
     """Return times in ms and how many times longer the peers take."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    keep_freed_memory()  # as a training run does; the peers gain from it too
     load = load_average()
     batch = Sequences.random(BATCH, HOURS)
     plain, reference = PlainLoop(), ReferenceWay()
     ours, dropping, default = World.make("base", model__dropout=0.0), World.make("base"), World.make("urban")
     windows, default_windows = ours.batch(BATCH), default.batch(BATCH)
+    products, products_gflop = step_products(ours.model, BATCH, HOURS)
     jobs: dict[str, Job] = {
         "gemm": gemm(),
+        "own_products": products,
         "ours": lambda: ours.step(windows),
         "ours_dropout": lambda: dropping.step(windows),
         "default": lambda: default.step(default_windows),
@@ -93,7 +89,8 @@ def measure(rounds: int) -> dict[str, object]:
         **torchrl_jobs(batch),
     }
     if has_bf16():
-        jobs["ours_bf16"] = bf16_step(ours, windows)
+        half = World.make("base", model__dropout=0.0, training__precision="bfloat16")
+        jobs["ours_bf16"] = lambda: half.step(windows)
     timed = interleave(jobs, rounds)
     own_hours = BATCH * HOURS * ours.model.parameter_count()
     default_hours = default_windows.target[..., 0].numel() * default.model.parameter_count()
@@ -103,6 +100,8 @@ def measure(rounds: int) -> dict[str, object]:
         "sequences_per_second": round(1e3 * BATCH / timed.milliseconds("ours"), 1),
         "gflops": round(1e3 * STEP_GFLOP / timed.milliseconds("ours"), 1),
         "share_of_gemm": median_ratio(timed.rates("ours", STEP_GFLOP), timed.rates("gemm", GEMM_GFLOP)),
+        "own_products_gflops": round(1e3 * products_gflop / timed.milliseconds("own_products"), 1),
+        "own_products_over_ours": timed.ratio("own_products", "ours"),
         "plain_loop_over_ours": timed.ratio("plain_loop", "ours"),
         "reference_way_over_ours": timed.ratio("reference_way", "ours_dropout"),
         "default_cost_per_parameter_hour": round(

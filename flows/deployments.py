@@ -1,4 +1,4 @@
-"""The nightly schedule: `python -m flows.deployments` serves it in the foreground, with a server."""
+"""The schedules of night and monitoring: `python -m flows.deployments` serves both in the foreground."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import requests
+from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.monitor import monitor
 from flows.nightly import nightly
 from urbanwm.cities import load_city, nightly_city_names
 from urbanwm.errors import UpstreamUnavailable
 from urbanwm.settings import Settings, child_environment, load_settings
 
-DEPLOYMENT = "nightly"
-CRON = "30 4 * * *"
+NIGHTLY_CRON = "30 4 * * *"
 """Half past four, local: away from the hours that clock changes skip or repeat."""
+MONITOR_CRON = "30 12 * * *"
+"""Half past twelve: what the night could not know yet is told while people are at work."""
 LOCAL_SERVER = ("127.0.0.1", 4200)
 SERVER_START_S = 120.0
 SERVER_STOP_S = 20.0
@@ -30,10 +34,18 @@ POLL_S = 1.0
 NO_OVERLAP = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
-def nightly_schedule(settings: Settings) -> Schedule:
-    """Return the time of the nightly run, in the time zone of the first nightly city."""
+def local_schedule(settings: Settings, cron: str) -> Schedule:
+    """Return a daily time in the time zone of the first nightly city."""
     city = load_city(nightly_city_names(settings)[0], settings)
-    return Cron(CRON, timezone=city.timezone)
+    return Cron(cron, timezone=city.timezone)
+
+
+def deployments(settings: Settings) -> list[RunnerDeployment]:
+    """Return what is served, each under its flow's name: the night and the monitoring between two nights."""
+    return [
+        flow.to_deployment(flow.name, schedule=local_schedule(settings, cron), concurrency_limit=NO_OVERLAP)
+        for flow, cron in ((nightly, NIGHTLY_CRON), (monitor, MONITOR_CRON))
+    ]
 
 
 def is_healthy(api: str) -> bool:
@@ -73,15 +85,16 @@ def server(settings: Settings) -> Iterator[str]:
 
 
 def main() -> int:
-    """Serve the nightly deployment until interrupted."""
+    """Serve the deployments until interrupted."""
     settings = load_settings()
-    schedule = nightly_schedule(settings)
+    zone = local_schedule(settings, NIGHTLY_CRON).timezone
     with server(settings) as api, temporary_settings({PREFECT_API_URL: api}):
-        sys.stdout.write(f"nightly at {CRON} ({schedule.timezone}), server {api}; Ctrl-C ends it\n")
-        sys.stdout.flush()
-        nightly.serve(
-            name=DEPLOYMENT, schedule=schedule, global_limit=NO_OVERLAP, limit=1, print_starting_message=False
+        served = deployments(settings)
+        sys.stdout.write(
+            f"nightly at {NIGHTLY_CRON}, monitor at {MONITOR_CRON} ({zone}), server {api}; Ctrl-C ends it\n"
         )
+        sys.stdout.flush()
+        serve(*served, limit=len(served), print_starting_message=False)
     return 0
 
 

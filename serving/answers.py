@@ -117,7 +117,7 @@ class Answers:
 
     @property
     def unready(self) -> str | None:
-        """Why no request can be answered, else None. Without a model the baseline does, without data nobody."""
+        """Why nothing can be answered, or None; a missing model is no reason, missing data are."""
         if not self._holder.settled:
             return STARTING
         return None if self._histories.has_rows else NO_DATA

@@ -179,10 +179,10 @@ class Api:
         return json_response(self.answers.health())
 
     async def ready(self, _: Request) -> Response:
-        """Say that requests can be answered and by whom, or refuse with the reason why not."""
+        """Say that requests can be answered and by whom, or why not; a probe's no is no refused request."""
         reason = self.answers.unready
         if reason is not None:
-            raise Unavailable(reason, headers={"Retry-After": str(RETRY_SECONDS)})
+            return error_response(Unavailable(reason, headers={"Retry-After": str(RETRY_SECONDS)}))
         return json_response({"status": "ready", **self.answers.who()})
 
     async def model(self, _: Request) -> Response:

@@ -91,6 +91,11 @@ class Histories:
         """Return whether the rows of the city that a caller calls `name` are in memory."""
         return isinstance(name, str) and city_key(name) in self._snapshots
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether any city has rows in memory."""
+        return any(snapshot.frame is not None for snapshot in list(self._snapshots.values()))
+
     def refresh(self, cities: Iterable[City]) -> None:
         """Look for a new version of the lake, and read again what it may have changed."""
         with self._lock:
@@ -116,8 +121,7 @@ class Histories:
             self._trouble = f"the lake is out of reach ({type(failure).__name__})"
         else:
             gone = version == NO_TABLE
-            had_rows = any(snapshot.frame is not None for snapshot in self._snapshots.values())
-            self._trouble = "the lake is gone" if gone and had_rows else None
+            self._trouble = "the lake is gone" if gone and self.has_rows else None
             self._version = None if gone else version
         finally:
             self._checked = True

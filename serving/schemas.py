@@ -148,6 +148,13 @@ def response_schemas() -> Schema:
                 "data_age_hours": {"type": "object"},
             }
         ),
+        "Ready": object_of(
+            {
+                "status": {"enum": ["ready"]},
+                "served_by": {"enum": ["world_model", "baseline"]},
+                "model_version": text("version", null=True),
+            }
+        ),
         "Cities": object_of({"cities": array({"type": "object"})}),
         "Model": object_of(
             {"served_by": {"enum": ["world_model", "baseline"]}, "model_version": text("version", null=True)}

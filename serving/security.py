@@ -93,10 +93,19 @@ class Guard:
     log line without any of the caller's input.
     """
 
-    def __init__(self, app: ASGIApp, admit: Callable[[str], None]) -> None:
-        """Wrap `app`; `admit` raises `Overloaded` for a path whose queue is full, before anything is read."""
+    def __init__(
+        self, app: ASGIApp, admit: Callable[[str], None], instead: Mapping[str, ASGIApp] | None = None
+    ) -> None:
+        """Wrap a server.
+
+        Args:
+            app: The server.
+            admit: Raises `Overloaded` for a path whose queue is full, before anything is read.
+            instead: Applications that answer a path in place of the server's own route.
+        """
         self._app = app
         self._admit = admit
+        self._instead = instead or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and watch the answer."""
@@ -106,7 +115,8 @@ class Guard:
         exchange = _Exchange(scope, receive, send)
         try:
             self._admit(scope["path"])
-            await self._app(scope, exchange.receive, exchange.send)
+            app = self._instead.get(scope["path"], self._app)
+            await app(scope, exchange.receive, exchange.send)
         except Overloaded as busy:
             await exchange.refuse(busy)
         except Exception as failure:  # noqa: BLE001 - the last line of defence: an envelope and a log line

@@ -19,6 +19,7 @@ apply_environment(settings)
 configure_request_log(settings.log_level)
 install()
 api = Api(settings)
+app = create_app(api)
 
 
 @bentoml.service(
@@ -31,14 +32,11 @@ api = Api(settings)
     envs=[{"name": "MALLOC_ARENA_MAX", "value": "2"}],
     tracing=tracing_options(settings.otlp_endpoint),
 )
-@bentoml.asgi_app(create_app(api), path="/")
+@bentoml.asgi_app(app, path="/")
 class UrbanWM:
-    """All routes live in the mounted application, whose lifespan loads the model; this answers the probes."""
-
-    def __is_ready__(self) -> bool:
-        """Tell `/readyz` whether requests can be answered; without a model the baseline does."""
-        return api.ready
+    """All routes live in the mounted application, whose lifespan loads the model."""
 
 
 # The decorator turned the class into a bentoml.Service, which type checkers do not follow.
-UrbanWM.add_asgi_middleware(Guard, admit=api.admit)  # type: ignore[attr-defined]
+# BentoML's own readiness probe would win over ours, and cannot say why not.
+UrbanWM.add_asgi_middleware(Guard, admit=api.admit, instead={"/readyz": app})  # type: ignore[attr-defined]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from tests.small_world import small_city, small_experiment, small_frame
 from urbanwm.features import build_series, build_spec
 from urbanwm.training import train
+from urbanwm.training.warm_start import weights_digest
 
 
 def main(folder: Path, batch_size: int) -> None:
@@ -27,7 +29,7 @@ def main(folder: Path, batch_size: int) -> None:
         "urban", {city.name: frame}, {city.name: city}, None, recipe.context_hours, recipe.horizon_hours
     )
     losses: list[float] = []
-    train(
+    result = train(
         experiment,
         {city.name: build_series(frame, city.name, spec)},
         spec,
@@ -35,6 +37,9 @@ def main(folder: Path, batch_size: int) -> None:
         progress=False,
         on_metrics=lambda _, metrics: losses.append(metrics["loss"]),
     )
+    weights = weights_digest(dict(result.model.named_parameters()))
+    found = {"reports": len(losses), "weights": weights}
+    (folder / f"result-{os.environ['RANK']}.json").write_text(json.dumps(found), encoding="utf-8")
     if losses:  # only the first process reports
         (folder / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
 

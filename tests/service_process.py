@@ -56,17 +56,27 @@ class RunningService:
         return requests.post(self.url + path, json=body, timeout=30, **arguments)
 
 
-def prepare_home(home: Path) -> None:
-    """Write city files and fill the lake of `demo` with 60 simulated days; no champion."""
-    from urbanwm.cities import load_city
-    from urbanwm.ingest import ingest_city
-    from urbanwm.settings import load_settings
-
+def write_cities(home: Path) -> None:
+    """Write the city files; there are no data."""
     cities = home / "cities"
     cities.mkdir(parents=True)
     (cities / "demo.yaml").write_text(DEMO_CITY_FILE)
     (cities / "silent.yaml").write_text(EMPTY_CITY_FILE)
-    settings = load_settings(home=home, cities_dir=cities)
+
+
+def prepare_home(home: Path) -> None:
+    """Write city files and fill the lake of `demo` with 60 simulated days; no champion."""
+    write_cities(home)
+    fill_lake(home)
+
+
+def fill_lake(home: Path) -> None:
+    """Fill the lake of `demo` with 60 simulated days."""
+    from urbanwm.cities import load_city
+    from urbanwm.ingest import ingest_city
+    from urbanwm.settings import load_settings
+
+    settings = load_settings(home=home, cities_dir=home / "cities")
     start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
     ingest_city(load_city("demo", settings), settings, start=start, end=end, clock=lambda: end)
 
@@ -118,11 +128,11 @@ def add_champion(home: Path, version: str = "1") -> None:
 
 
 @contextmanager
-def running_service(home: Path, **environment: str) -> Iterator[RunningService]:
-    """Start `bentoml serve`, wait until it is ready, and stop it gracefully."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def running_service(home: Path, probe: str = "/readyz", **environment: str) -> Iterator[RunningService]:
+    """Start `bentoml serve`, wait until it is ready (`probe` answers 200), and stop it gracefully."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     for folder in ("bentoml", "prometheus"):
         (home / folder).mkdir(parents=True, exist_ok=True)
     variables = {
@@ -155,7 +165,7 @@ def running_service(home: Path, **environment: str) -> Iterator[RunningService]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(url, process, log)
+        _wait_until_ready(url + probe, process, log)
         yield RunningService(url, process, log, time.perf_counter() - began)
     finally:
         if process.poll() is None:
@@ -173,7 +183,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the service ended:\n{log.read_text()[-3000:]}"
         try:
-            if requests.get(f"{url}/readyz", timeout=2).ok:
+            if requests.get(url, timeout=2).ok:
                 return
         except requests.RequestException:
             pass

@@ -33,6 +33,8 @@ STAND_INS = (
     ("weekday_4", "similar_3"),
     ("weekday_1", "weekday_4"),
 )
+LEVEL_STAND_IN = "similar_8"
+"""What a silent hour counts as in the mean of the last hours' level."""
 PARTITIONS = {"class": ["day_class", "hour"], "weekday": ["weekday_class", "hour"], "any": ["hour"]}
 MEANS = ("last_week", *(name for name, _, _ in SIMILAR_DAYS))
 HOURS = 24

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.feature_peers.task import CLOCK, LONGER, MEANS, PARTITIONS, STAND_INS, Run, Task
+from benchmarks.feature_peers.task import (
+    CLOCK,
+    LEVEL_STAND_IN,
+    LONGER,
+    MEANS,
+    PARTITIONS,
+    STAND_INS,
+    Run,
+    Task,
+)
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.features.names import (
@@ -99,7 +108,8 @@ def _sql_columns(task: Task) -> list[str]:
         out[f"{t}_missing"] = f"{t}_last_week IS NULL"
         out |= {f"{t}_{name}": f"coalesce({t}_{name}, 0)" for name in MEANS}
         for name, compared, span, _ in RECENT:
-            value = t if compared is None else f"{t} - {t}_{compared}"
+            expected = f"{t}_{compared or LEVEL_STAND_IN}"
+            value = f"coalesce({t}, {expected})" if compared is None else f"{t} - {expected}"
             out[f"{t}_{name}"] = f"coalesce({before(value, span)}, 0)"
         for name, span in SPREAD:
             size = before(f"abs({t} - {t}_similar_8)", span)

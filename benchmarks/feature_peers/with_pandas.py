@@ -7,7 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from benchmarks.feature_peers.task import CLOCK, LONGER, MEANS, PARTITIONS, STAND_INS, Run, Task
+from benchmarks.feature_peers.task import (
+    CLOCK,
+    LEVEL_STAND_IN,
+    LONGER,
+    MEANS,
+    PARTITIONS,
+    STAND_INS,
+    Run,
+    Task,
+)
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.features.names import (
@@ -49,8 +58,9 @@ def _pandas(task: Task) -> pd.DataFrame:
         out[f"{target}_missing"] = missing
         out |= {f"{target}_{name}": means[f"{target}_{name}"].where(~missing, 0.0) for name in MEANS}
         for name, compared, span, _ in RECENT:
-            expected = 0.0 if compared is None else means[f"{target}_{compared}"].where(~missing)
-            deviation = (z[target] - expected).shift(1)
+            expected = means[f"{target}_{compared or LEVEL_STAND_IN}"].where(~missing)
+            deviation = z[target].fillna(expected) if compared is None else z[target] - expected
+            deviation = deviation.shift(1)
             out[f"{target}_{name}"] = deviation.rolling(span, min_periods=1).mean().fillna(0.0)
         size = (z[target] - means[f"{target}_similar_8"].where(~missing)).abs().shift(1)
         for name, span in SPREAD:

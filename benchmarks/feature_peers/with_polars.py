@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.feature_peers.task import CLOCK, LONGER, MEANS, PARTITIONS, STAND_INS, Run, Task
+from benchmarks.feature_peers.task import (
+    CLOCK,
+    LEVEL_STAND_IN,
+    LONGER,
+    MEANS,
+    PARTITIONS,
+    STAND_INS,
+    Run,
+    Task,
+)
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.features.names import (
@@ -98,7 +107,8 @@ def _polars(pl: Any, task: Task, hours: Any, days: Any, clock: Any) -> Any:  # n
         out += [pl.col(f"{target}_last_week").is_null().alias(f"{target}_missing")]
         out += [pl.col(f"{target}_{name}").fill_null(0.0) for name in MEANS]
         for name, compared, span, _ in RECENT:
-            value = pl.col(target) if compared is None else pl.col(target) - pl.col(f"{target}_{compared}")
+            value, expected = pl.col(target), pl.col(f"{target}_{compared or LEVEL_STAND_IN}")
+            value = value.fill_null(expected) if compared is None else value - expected
             out.append(
                 value.shift(1).rolling_mean(span, min_samples=1).fill_null(0.0).alias(f"{target}_{name}")
             )

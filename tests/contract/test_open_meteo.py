@@ -99,9 +99,9 @@ def test_one_signal_can_be_asked_for():
 
 @pytest.mark.parametrize("name", ["us_aqi", "temperature_2m_previous_day1", "temperature_2m_ecmwf_ifs025"])
 def test_an_answer_of_other_variables_only_is_no_data_and_a_retry_does_not_help(name):
-    body = {"hourly_units": {"time": "iso8601"}, "hourly": {"time": ["2024-01-15T09:00"], name: [55]}}
+    body = {"timezone": "GMT", "hourly_units": {"time": "iso8601"}, "hourly": {"time": ["2024-01-15T09:00"], name: [55]}}
     with pytest.raises(NoData, match=name) as caught:
-        parse(NAME, document(body))
+        parse(NAME, body)
     assert not caught.value.retryable
 
 

@@ -9,35 +9,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.registry_support import make_settings
+from tests.night_support import small_night
 from urbanwm.pipeline import list_models, run_nightly
 from urbanwm.registry import Registry
 
 pytestmark = pytest.mark.slow
 
 AS_OF = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
-CITY_FILE = """
-name: smallville
-timezone: Europe/Berlin
-location: {latitude: 50.0, longitude: 10.0}
-simulated: true
-signals:
-  pm25:          [{source: synthetic, seed: 3}]
-  energy_mwh:    [{source: synthetic, seed: 3}]
-  traffic_index: [{source: synthetic, seed: 3}]
-"""
-
-
-@pytest.fixture
-def asked_for(pytestconfig):
-    """Skip what costs half a minute of computing unless the slow tests were asked for by name."""
-    if "slow" not in (pytestconfig.option.markexpr or ""):
-        pytest.skip("run with -m slow")
 
 
 def settings_below(folder):
-    changes = {"cities_dir": folder / "cities", "history_days": 45, "training_steps": 2}
-    return make_settings(folder / "home").model_copy(update=changes)
+    return small_night(folder, {"smallville": 3}, history_days=45, training_steps=2)
 
 
 def _die(*arguments, **named):
@@ -74,8 +56,6 @@ def test_a_night_killed_anywhere_is_finished_by_the_next(
 ):
     if function in ("held_out_tables", "run_promote"):
         request.getfixturevalue("asked_for")
-    (tmp_path / "cities").mkdir()
-    (tmp_path / "cities" / "smallville.yaml").write_text(CITY_FILE)
     arguments = (tmp_path, module_name, function)
     process = multiprocessing.get_context("spawn").Process(target=_night_that_dies, args=arguments)
     process.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.registry_support import make_settings
+from tests.night_support import small_night
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.plan import KEY_TAG
 from urbanwm.registry import ChampionCache, Registry
@@ -25,16 +25,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
 SECONDS_OF_A_NIGHT = 25.0
 """A night of this size takes about so long on a busy machine; kills fall anywhere in it."""
-CITY_FILE = """
-name: smallville
-timezone: Europe/Berlin
-location: {latitude: 50.0, longitude: 10.0}
-simulated: true
-signals:
-  pm25:          [{source: synthetic, seed: 3}]
-  energy_mwh:    [{source: synthetic, seed: 3}]
-  traffic_index: [{source: synthetic, seed: 3}]
-"""
 WORKER = textwrap.dedent(
     """
     import sys
@@ -57,15 +47,15 @@ WORKER = textwrap.dedent(
 
 
 def settings_below(folder):
-    changes = {
-        "cities_dir": folder / "cities",
-        "history_days": 45,
-        "training_steps": 4,
-        "candidates": ["urban"],
+    return small_night(
+        folder,
+        {"smallville": 3},
+        history_days=45,
+        training_steps=4,
+        candidates=["urban"],
         # Whoever is not worse by half may serve, so that promotions happen under the kills.
-        "gate_margin": 0.5,
-    }
-    return make_settings(folder / "home").model_copy(update=changes)
+        gate_margin=0.5,
+    )
 
 
 def start(folder: Path, moment: datetime) -> subprocess.Popen[str]:
@@ -96,8 +86,6 @@ def assert_sound(folder: Path) -> None:
 
 
 def kill_repeatedly(folder: Path, times: int, seed: int) -> None:
-    (folder / "cities").mkdir(parents=True)
-    (folder / "cities" / "smallville.yaml").write_text(CITY_FILE)
     generator = np.random.default_rng(seed)
     for _ in range(times):
         killed_after(folder, FIRST, float(generator.uniform(0.0, SECONDS_OF_A_NIGHT)))
@@ -121,8 +109,7 @@ def test_a_night_that_is_killed_is_finished_by_the_next_one(tmp_path):
 
 
 @pytest.mark.timeout(3600)
-def test_thirty_kills_in_five_homes_leave_one_champion_and_no_double_work(tmp_path, pytestconfig):
-    if "slow" not in (pytestconfig.option.markexpr or ""):
-        pytest.skip("thirty kills take many minutes; run with -m slow")
+@pytest.mark.usefixtures("asked_for")
+def test_thirty_kills_in_five_homes_leave_one_champion_and_no_double_work(tmp_path):
     for home in range(5):
         kill_repeatedly(tmp_path / str(home), times=6, seed=200 + home)

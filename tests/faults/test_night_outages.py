@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.registry_support import make_settings
+from tests.night_support import small_night
 from urbanwm.errors import SourceError, TrainingDiverged, UpstreamUnavailable
 from urbanwm.last_night import read_last_night
 from urbanwm.model.bundle import Bundle
@@ -30,25 +30,8 @@ from urbanwm.training import run as training_run
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def asked_for(pytestconfig):
-    """Skip what costs half a minute of computing unless the slow tests were asked for by name."""
-    if "slow" not in (pytestconfig.option.markexpr or ""):
-        pytest.skip("run with -m slow")
-
-
 ASKED_FOR = pytest.mark.usefixtures("asked_for")
 FIRST = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
-CITY_FILE = """
-name: {name}
-timezone: Europe/Berlin
-location: {{latitude: 50.0, longitude: 10.0}}
-simulated: true
-signals:
-  pm25:          [{{source: synthetic, seed: {seed}}}]
-  energy_mwh:    [{{source: synthetic, seed: {seed}}}]
-  traffic_index: [{{source: synthetic, seed: {seed}}}]
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,17 +49,14 @@ def no_pictures():
 def settings(tmp_path_factory):
     """Return a home with one good night and a champion; each test goes on one day later."""
     folder = tmp_path_factory.mktemp("outages")
-    (folder / "cities").mkdir()
-    for seed, name in enumerate(("alder", "birch"), start=3):
-        (folder / "cities" / f"{name}.yaml").write_text(CITY_FILE.format(name=name, seed=seed))
-    changes = {
-        "cities_dir": folder / "cities",
-        "history_days": 45,
-        "training_steps": 2,
-        "candidates": ["urban"],
-        "nightly_cities": ["alder"],
-    }
-    made = make_settings(folder / "home").model_copy(update=changes)
+    made = small_night(
+        folder,
+        {"alder": 3, "birch": 4},
+        history_days=45,
+        training_steps=2,
+        candidates=["urban"],
+        nightly_cities=["alder"],
+    )
     assert run_nightly(made, as_of=FIRST).status == "done"
     run_promote(made, version="1", override_by="Ada", reason="drill")
     return made

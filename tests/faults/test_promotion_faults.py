@@ -169,3 +169,21 @@ def test_of_two_promotions_against_the_same_champion_one_wins(registry, tmp_path
         process.join(60)
     assert outcomes == ["promoted", "refused"]
     assert registry.previous().version == "1"
+
+
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path, monkeypatch):
+    from mlflow.store.db import utils
+
+    def dies(engine):
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE guardrails (guardrail_id VARCHAR(36))")
+        raise KeyboardInterrupt
+
+    settings = make_settings(tmp_path / "home")
+    with monkeypatch.context() as killed:
+        killed.setattr(utils, "_initialize_tables", dies)
+        with pytest.raises(KeyboardInterrupt):
+            Registry(settings).list_versions()
+    assert not Registry(settings).exists
+    assert Registry(settings).list_versions() == []
+    assert [path.name for path in (settings.home / "mlflow").iterdir()] == ["mlflow.db"]

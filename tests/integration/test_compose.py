@@ -96,7 +96,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         wait_until(lambda: requests.get(made.url("prefect", "/api/health"), timeout=3).ok, what="Prefect")
         made.start("nightly")
         made.start("service")
-        wait_until(lambda: requests.get(made.url("service", "/readyz"), timeout=3).ok, what="the service")
+        wait_until(lambda: requests.get(made.url("service", "/livez"), timeout=3).ok, what="the service")
         yield made
 
 
@@ -111,6 +111,8 @@ def flow_run(running: Stack, run_id: str) -> str:
 def test_a_night_asked_for_through_the_service_ends_with_its_champion_in_service(running: Stack) -> None:
     with Client(running.url("service"), api_key=KEY) as client, Client(running.url("service")) as stranger:
         assert client.health()["served_by"] == "baseline"
+        not_yet = requests.get(running.url("service", "/readyz"), timeout=10)
+        assert not_yet.status_code == 503, "there is no data before the first night"
         wait_until(lambda: _deployed(running), what="the nightly deployment")
         with pytest.raises(ServiceError, match="needs the API key"):
             stranger.retrain()
@@ -132,6 +134,7 @@ def test_a_night_asked_for_through_the_service_ends_with_its_champion_in_service
             # So short a training rarely beats the baseline, and the gate says so.
             _promote(running)
         wait_until(lambda: client.model()["served_by"] == "world_model", what="the swap")
+        assert requests.get(running.url("service", "/readyz"), timeout=10).ok
         meta = client.simulate("demo", horizon_hours=24, car_free_ratio=0.3)["meta"]
     assert (meta["served_by"], meta["model_version"], meta["degraded"]) == ("world_model", "1", False)
 

@@ -192,15 +192,16 @@ def test_a_night_that_finds_another_at_work_leaves_cleanly(pipeline):
     assert pipeline.asked == []
 
 
-def test_the_deployment_runs_in_the_citys_time_zone_and_never_twice_at_once(harness):
-    from flows.deployments import CRON, NO_OVERLAP, nightly_schedule
-    from flows.nightly import nightly
+def test_night_and_monitoring_run_in_the_citys_time_zone_and_never_twice_at_once(harness):
+    from flows.deployments import MONITOR_CRON, NIGHTLY_CRON, deployments
 
-    schedule = nightly_schedule(load_settings())
-    assert (schedule.cron, schedule.timezone) == (CRON, "Europe/Berlin")
-    deployment = nightly.to_deployment("nightly", schedule=schedule, concurrency_limit=NO_OVERLAP)
-    assert deployment.full_name == "nightly/nightly"
-    assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+    served = deployments(load_settings())
+    assert [item.full_name for item in served] == ["nightly/nightly", "monitor/monitor"]
+    for deployment, cron in zip(served, (NIGHTLY_CRON, MONITOR_CRON), strict=True):
+        (schedule,) = deployment.schedules
+        assert (schedule.schedule.cron, schedule.schedule.timezone) == (cron, "Europe/Berlin")
+        assert deployment.concurrency_limit == 1
+        assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
 
 
 def test_cities_gathered_on_two_dask_workers_give_the_same_lake(harness, monkeypatch, tmp_path):

@@ -7,9 +7,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from tests.registry_support import NOW, accept, make_registry, make_settings, make_template, register
+from tests.registry_support import accept, make_registry, make_settings, make_template, register
 from urbanwm.errors import GateRefused
-from urbanwm.monitoring import DayScore, MonitorReport
+from urbanwm.monitoring import DayScore
 from urbanwm.pipeline import promote as promote_module
 from urbanwm.pipeline.live_rollback import rollback_if_worse
 from urbanwm.registry import promote, rollback
@@ -38,11 +38,10 @@ def settings(tmp_path, registry):
 
 
 def watched(ratios, version="2"):
-    days = [
+    return [
         DayScore("demo", date(2026, 1, 1) + timedelta(days=number), version, ratio, {"pm25": ratio})
         for number, ratio in enumerate(ratios)
     ]
-    return MonitorReport(NOW, ["demo"], champion=version, days=days)
 
 
 def test_after_the_set_number_of_days_the_previous_champion_returns(registry, settings):

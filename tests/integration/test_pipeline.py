@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.registry_support import make_settings
+from tests.night_support import small_night
 from urbanwm.errors import BadInput, BundleInvalid
 from urbanwm.last_night import read_last_night
 from urbanwm.model.bundle import Bundle
@@ -18,26 +18,12 @@ from urbanwm.registry import ChampionCache, Registry
 pytestmark = pytest.mark.slow
 
 AS_OF = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
-CITY_FILE = """
-name: smallville
-timezone: Europe/Berlin
-location: {latitude: 50.0, longitude: 10.0}
-simulated: true
-signals:
-  pm25:          [{source: synthetic, seed: 3}]
-  energy_mwh:    [{source: synthetic, seed: 3}]
-  traffic_index: [{source: synthetic, seed: 3}]
-  temperature_c: [{source: synthetic, seed: 3}]
-"""
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("night")
-    (folder / "cities").mkdir()
-    (folder / "cities" / "smallville.yaml").write_text(CITY_FILE)
-    made = make_settings(folder / "home")
-    return made.model_copy(update={"cities_dir": folder / "cities", "history_days": 60, "training_steps": 2})
+    return small_night(folder, {"smallville": 3}, also=("temperature_c",), history_days=60, training_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +57,7 @@ def test_the_run_has_lineage_scores_pictures_and_the_bundle(settings, night):
         assert client.list_artifacts(run.info.run_id, folder), folder
     kept = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert "model_card.md" in kept
-    assert "bundle/model_card.md" in {
-        item.path for item in client.list_artifacts(run.info.run_id, "bundle")
-    }
+    assert "bundle/model_card.md" in {item.path for item in client.list_artifacts(run.info.run_id, "bundle")}
     gate = {item.path for item in client.list_artifacts(run.info.run_id, "gate")}
     assert gate == {"gate/decision.json", "gate/score_ratios.png"}
 

@@ -55,6 +55,39 @@ def test_the_same_question_has_the_same_bytes_over_http(service: RunningService)
     assert service.post("/api/simulate", BODY).content == service.post("/api/simulate", BODY).content
 
 
+EARLIER_POLICY = {
+    "car_free_ratio": 0.2,
+    "renewable_mix": 0.4,
+    "dynamic_pricing": True,
+    "stricter_car_bans": False,
+    "gdp_activity_index": 1.0,
+    "commercial_load_factor": 1.0,
+}
+
+
+def test_the_earlier_implementations_bodies_are_answered_with_the_fields_its_page_reads(
+    service: RunningService,
+) -> None:
+    body = {"city": "Demo", "start_time": "2026-02-20T10:00:00Z", "horizon_hours": 24}
+    answer = service.post("/api/simulate", {**body, "policy": EARLIER_POLICY}).json()
+    assert [row["hour"] for row in answer["simulated"]] == list(range(24))
+    for row in answer["simulated"]:
+        read = ("pm25", "energy_mwh", "traffic_index", "pm25_std", "energy_std", "traffic_std")
+        assert all(isinstance(row[name], float) for name in read)
+        assert row["timestamp"].startswith("2026-02-2")
+    assert {"generated_at", "note", "policy_effective"} <= set(answer["meta"])
+    assert answer["policy"].items() >= {"car_free_ratio": 0.2, "renewable_mix": 0.4}.items()
+
+    points = service.get("/api/explain/latent_sample", params={"city": "demo"}).json()["points"]
+    assert all(set(point) >= {"x", "y", "label", "weight"} for point in points)
+
+    wanted = {**body, "weights": {"pm25": 1.0, "energy": 0.5, "traffic": 0.5}, "eval_budget": 8}
+    found = service.post("/api/optimize", wanted).json()
+    assert set(found["policy"]) >= {"car_free_ratio", "renewable_mix"}
+    assert isinstance(found["score"], float)
+    assert 1 <= found["candidates_tested"] <= 8
+
+
 def test_latents_come_from_the_model(service: RunningService) -> None:
     answer = service.post("/api/latent", BODY).json()
     assert [len(answer["z"]), len(answer["z"][0])] == [25, 128]

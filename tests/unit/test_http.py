@@ -235,6 +235,37 @@ def test_a_backoff_never_exceeds_its_cap() -> None:
 # --- quotas ---
 
 
+@responses.activate
+def test_a_host_out_of_reach_is_not_waited_for_again_for_each_signal() -> None:
+    responses.get(URL, body=requests.ConnectionError("down"))
+    clock = [100.0]
+    quotas, waits = Quotas(monotonic=lambda: clock[0]), Waits()
+
+    def attempts() -> int:
+        before = len(responses.calls)
+        with pytest.raises(errors.UpstreamUnavailable):
+            ask(waits, quotas=quotas)
+        return len(responses.calls) - before
+
+    assert [attempts(), attempts(), attempts()] == [4, 1, 1]
+    clock[0] += 61.0
+    assert attempts() == 4
+
+
+@responses.activate
+def test_a_host_that_answers_at_all_keeps_its_attempts() -> None:
+    responses.get(URL, body=requests.ConnectionError("down"))
+    quotas = Quotas()
+    with pytest.raises(errors.UpstreamUnavailable):
+        ask(quotas=quotas)
+    responses.replace("GET", URL, status=503)
+    for count in (1, 4):  # an error is an answer: the host is there
+        responses.calls.reset()
+        with pytest.raises(errors.UpstreamUnavailable):
+            ask(quotas=quotas)
+        assert len(responses.calls) == count
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [

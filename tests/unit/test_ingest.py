@@ -13,7 +13,7 @@ import pytest
 
 import urbanwm.ingest.gather
 import urbanwm.ingest.plan
-from tests.fake_source import START, Config, FakeSource, city
+from tests.fake_source import START, Config, city
 from urbanwm.cities import City, load_city
 from urbanwm.errors import (
     BadInput,
@@ -26,7 +26,7 @@ from urbanwm.errors import (
 from urbanwm.ingest import city_now, ingest_city
 from urbanwm.lake import Lake
 from urbanwm.settings import Settings, load_settings
-from urbanwm.sources import file, source_module
+from urbanwm.sources import file
 from urbanwm.sources.base import SourceConfig, Traits
 
 NOW = datetime(2025, 3, 10, 12, 20, tzinfo=UTC)
@@ -38,25 +38,6 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
-
-
-@pytest.fixture
-def settings(tmp_path) -> Settings:
-    return load_settings(home=tmp_path / "home", history_days=14)
-
-
-@pytest.fixture
-def lake(settings) -> Lake:
-    return Lake(settings.lake_uri)
-
-
-@pytest.fixture
-def source(monkeypatch) -> FakeSource:
-    fake = FakeSource()
-    monkeypatch.setattr(
-        urbanwm.ingest.plan, "source_module", lambda name: fake if name == "fake" else source_module(name)
-    )
-    return fake
 
 
 def entry(station: str = "1") -> SourceConfig:

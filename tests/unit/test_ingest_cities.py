@@ -24,7 +24,7 @@ from urbanwm.ingest import IngestReport, gather_city, ingest_cities, ingest_city
 from urbanwm.lake import Forecasts, Lake
 from urbanwm.lake.upkeep import KeptTable
 from urbanwm.settings import Settings, load_settings
-from urbanwm.sources import open_meteo, source_module
+from urbanwm.sources import open_meteo
 from urbanwm.sources.open_meteo import ENDPOINTS
 
 HOUR = timedelta(hours=1)
@@ -36,27 +36,8 @@ def at(moment: datetime) -> Callable[[], datetime]:
 
 
 @pytest.fixture
-def settings(tmp_path) -> Settings:
-    return load_settings(home=tmp_path / "home", history_days=14)
-
-
-@pytest.fixture
-def lake(settings) -> Lake:
-    return Lake(settings.lake_uri)
-
-
-@pytest.fixture
 def forecasts(settings) -> Forecasts:
     return Forecasts(settings.lake_forecasts_uri)
-
-
-@pytest.fixture
-def source(monkeypatch) -> FakeSource:
-    fake = FakeSource()
-    monkeypatch.setattr(
-        urbanwm.ingest.plan, "source_module", lambda name: fake if name == "fake" else source_module(name)
-    )
-    return fake
 
 
 def hourly(level: float, first: datetime = START, count: int = 13) -> Callable:

@@ -186,9 +186,10 @@ class TestMonitor:
         monkeypatch.setattr(monitor_module, "_champion_version", lambda *arguments: "7")
         for days in range(5):
             self.stored_as_champion(settings, NIGHT - timedelta(days=5 - days), 1.5)
-        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT, tell=False)
+        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT)
         assert report.days_below_baseline() == report.days_below_baseline("toytown") >= 4
         assert "live_skill" in {alert.key for alert in report.alerts}
+        assert monitor_module.live_days(settings, ["toytown"], NIGHT) == report.days
         assert report.blocking == []
         assert report.metrics()["live/ratio/toytown"] > 1.0
         champion = {(row.signal, row.bucket): row for row in report.live if row.model == CHAMPION}
@@ -196,12 +197,12 @@ class TestMonitor:
 
     def test_an_implausible_forecast_is_named(self, settings):
         self.stored_as_champion(settings, NIGHT, 40.0)
-        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT, tell=False)
+        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT)
         assert "implausible_forecast" in {alert.key for alert in report.alerts}
 
     def test_the_report_is_plain_json_and_reads_well(self, settings):
         store_forecasts(settings, ["toytown"], NIGHT - timedelta(days=2), clock=lambda: NIGHT)
-        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT, tell=False)
+        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT)
         document = json.loads(json.dumps(report.to_dict()))
         assert document["days_below_baseline"] == {"toytown": 0}
         assert {row["signal"] for row in document["freshness"]} == {"pm25", "energy_mwh", "traffic_index"}
@@ -220,11 +221,11 @@ class TestMonitor:
 
     def test_what_the_night_found_is_not_looked_for_again(self, settings):
         found = [monitor_module.make_alert("night_failed", "the disk is full")]
-        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT, checks=found, tell=False)
+        report = run_monitor(settings, ["toytown"], NIGHT, lambda: NIGHT, checks=found)
         assert [alert.key for alert in report.alerts] == ["night_failed"]
 
     def test_a_city_without_data_is_named_and_the_report_stands(self, tmp_path):
-        report = run_monitor(world(tmp_path), ["toytown"], NIGHT, lambda: NIGHT, tell=False)
+        report = run_monitor(world(tmp_path), ["toytown"], NIGHT, lambda: NIGHT)
         assert isinstance(report, MonitorReport)
         assert [alert.key for alert in report.alerts] == ["monitor_incomplete"]
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from urbanwm.errors import BadInput, DataUnavailable, LakeConflict, UpstreamUnavailable
-from urbanwm.last_night import read_last_night, write_last_night
+from urbanwm.last_night import LastNight, read_last_night, write_last_night
 from urbanwm.lease import LeaseTaken, night_at_work, night_lease
 from urbanwm.monitoring import MonitorReport, make_alert
 from urbanwm.pipeline import CityIngest, NightReport, PromotionOutcome, Steps, TrainOutcome, run_nightly
@@ -74,7 +74,7 @@ def parts(monkeypatch):
     ):
         monkeypatch.setattr(night_module, function, stand_in(name))
     monkeypatch.setattr(night_module, "read_night", lambda *arguments, **named: "data")
-    monkeypatch.setattr(night_module, "log_monitor", lambda *arguments: False)
+    monkeypatch.setattr(night_module, "live_days", lambda *arguments: [])
     monkeypatch.setattr(night_module, "maintain_lake", lambda *arguments: None)
     monkeypatch.setattr(night_module, "write_night_report", lambda settings, night, monitor: settings.home)
     return made
@@ -99,7 +99,6 @@ class TestOrder:
         assert parts.seen == [
             ("ingest", ("demo",), NOW),
             "check",
-            "monitor",
             "rollback",
             "decide",
             "store",
@@ -326,11 +325,35 @@ def test_a_replayed_night_is_one_row(settings):
         },
     )
     report = NightReport(NOW, "done", training=trained, promotion=PROMOTED)
-    row = _row(date(2026, 4, 20), report, 1.234)
+    row = _row(date(2026, 4, 20), report, "3", 1.234)
     assert (row.serving_ratio, row.promoted, row.champion) == (0.5, True, "3")
     refused = replace(report, promotion=replace(PROMOTED, promoted=False, champion="2"))
-    assert _row(date(2026, 4, 20), refused, 1.0).serving_ratio == pytest.approx(4 / 6)
+    assert _row(date(2026, 4, 20), refused, "2", 1.0).serving_ratio == pytest.approx(4 / 6)
     assert json.loads(json.dumps(row.to_dict()))["night"] == "2026-04-20"
+
+
+def test_a_replayed_night_that_is_held_keeps_its_champion(settings, monkeypatch):
+    from urbanwm.pipeline import replay
+
+    nights = iter([("done", "3", []), ("held", None, ["drift", "unit_change"])])
+
+    def night(settings, names, *, as_of, clock):
+        assert clock() == as_of
+        status, promoted, alerts = next(nights)
+        if promoted:
+            write_last_night(settings, LastNight(as_of, as_of, status, names, champion=promoted))
+        return NightReport(as_of, status, alerts=[make_alert(key, "").to_dict() for key in alerts])
+
+    monkeypatch.setattr(replay, "run_nightly", night)
+    monkeypatch.setattr(replay, "apply_environment", lambda settings: None)
+    told = []
+    found = replay.run_replay(settings, ["demo"], date(2026, 3, 28), 2, told=told.append)
+    assert told == found.nights
+    assert [(row.night.day, row.status, row.champion) for row in told] == [
+        (28, "done", "3"),
+        (29, "held", "3"),
+    ]
+    assert found.to_dict()["drift_alarms"] == 1
 
 
 def test_a_replay_touches_nothing_live_and_alarms_nobody(tmp_path):

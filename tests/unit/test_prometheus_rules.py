@@ -1,7 +1,8 @@
-"""The alert rules ask for metrics that the service has, and each has its runbook entry."""
+"""Alert rules and dashboard ask for metrics that the service has, and name entries that the runbook has."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +19,15 @@ RULES = [
 SUFFIXES = ("_bucket", "_count", "_sum")
 
 
+DASHBOARD = json.loads((ROOT / "infra" / "grafana" / "urbanwm.json").read_text("utf-8"))
+
+
+def metrics_in(text: str) -> set[str]:
+    """Return the metrics that an expression names, without what a histogram appends."""
+    names = re.findall(r"urbanwm_[a-z_]+", text)
+    return {next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name) for name in names}
+
+
 def metrics_of_the_service() -> set[str]:
     source = (ROOT / "serving" / "metrics.py").read_text("utf-8")
     return set(re.findall(r'"(urbanwm_[a-z_]+)"', source))
@@ -25,11 +35,7 @@ def metrics_of_the_service() -> set[str]:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_a_rule_asks_for_a_metric_of_the_service(rule):
-    asked = {
-        next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
-        for name in re.findall(r"urbanwm_[a-z_]+", rule["expr"])
-    }
-    assert asked <= metrics_of_the_service() or rule["alert"] == "service_absent"
+    assert metrics_in(rule["expr"]) <= metrics_of_the_service() or rule["alert"] == "service_absent"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
@@ -43,3 +49,15 @@ def test_a_rule_has_its_entry_in_the_runbook(rule):
 
 def test_prometheus_reads_the_rules():
     assert yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))["rule_files"] == ["rules.yml"]
+
+
+def test_the_dashboard_shows_every_metric_of_the_service_and_no_other():
+    shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert set().union(*map(metrics_in, shown)) == metrics_of_the_service()
+
+
+def test_the_dashboard_names_entries_of_the_runbook():
+    runbook = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+    named = re.findall(r"docs/runbook\.md#(\w+)", json.dumps(DASHBOARD))
+    assert named
+    assert all(re.search(rf"^## {anchor}$", runbook, re.MULTILINE) for anchor in named)

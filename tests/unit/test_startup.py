@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from holidays import list_supported_countries
 
-from urbanwm.cities import _country_of, load_city
+from urbanwm.cities import load_city
 from urbanwm.errors import BadInput
 from urbanwm.settings import load_settings
+from urbanwm.zones import country_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_NEEDED = (
@@ -51,8 +52,8 @@ def test_importing_the_service_imports_neither_torch_nor_the_registry(tmp_path):
 
 
 def test_the_countries_are_those_that_have_a_calendar():
-    assert _country_of("Europe/Madrid") == "ES"
-    assert _country_of("Etc/GMT+5") is None
+    assert country_of("Europe/Madrid") == "ES"
+    assert country_of("Etc/GMT+5") is None
     assert "ES" in list_supported_countries(include_aliases=False)
 
 

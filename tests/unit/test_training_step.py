@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor
 
 from tests.small_world import small_experiment, small_series
-from urbanwm.errors import TrainingDiverged
+from urbanwm.errors import BadInput, TrainingDiverged
 from urbanwm.features import Windows
 from urbanwm.model.config import ExperimentConfig, ModelDims
 from urbanwm.model.encoder import FastDropout
 from urbanwm.model.recurrence_plain import run_recurrence_plain
 from urbanwm.model.world_model import Batch, UrbanWorldModel
+from urbanwm.pipeline.fit import fit
 from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.optimisation import AdamW
 from urbanwm.training.parallel import Workers, joined
@@ -193,6 +195,16 @@ def _train(folder: Path, processes: int, batch: int) -> list[float]:
     return list(json.loads((folder / "losses.json").read_text(encoding="utf-8")))
 
 
+def test_a_recorded_training_is_refused_under_torchrun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each process would register the same version; and one would wait for the other's lock."""
+    nothing_is_read = cast("Any", None)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    with pytest.raises(BadInput, match="torchrun"):
+        fit(nothing_is_read, tmp_path, nothing_is_read, "run")
+
+
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_twice_the_batch(tmp_path: Path) -> None:
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -205,3 +217,9 @@ def test_two_processes_train_like_one_with_twice_the_batch(tmp_path: Path) -> No
     assert sorted(p.name for p in together.glob("*.safetensors")) == sorted(
         p.name for p in alone.glob("*.safetensors")
     )
+    # The first process alone reports; both return the weights that it wrote.
+    first, second = (
+        json.loads((together / f"result-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)
+    )
+    assert first["weights"] == second["weights"]
+    assert (first["reports"], second["reports"]) == (6, 0)

@@ -70,6 +70,7 @@ _ALL = (
 
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _ALL}
 TARGETS: tuple[str, str, str] = ("pm25", "energy_mwh", "traffic_index")
+TRAFFIC_INDEX, TRAFFIC_VOLUME = "traffic_index", "traffic_volume"
 WEATHER: tuple[str, ...] = tuple(signal.name for signal in _ALL if signal.kind == "weather")
 ACTIONS: tuple[str, str] = ("car_free_ratio", "renewable_mix")
 QUANTILE_LEVELS: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)

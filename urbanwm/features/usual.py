@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from urbanwm.contracts.signals import SIGNALS
+from urbanwm.contracts.signals import SIGNALS, TRAFFIC_INDEX, TRAFFIC_VOLUME
 from urbanwm.features.calendar import HOURS_PER_DAY, LocalDays
 
 DAYS_PER_WEEK = 7
-INDEX, VOLUME = "traffic_index", "traffic_volume"
+INDEX, VOLUME = TRAFFIC_INDEX, TRAFFIC_VOLUME
 INDEX_MAXIMUM = SIGNALS[INDEX].maximum
 """The index is clipped here: such an hour does not tell its usual volume."""
 MINIMUM_COVERAGE = 0.5

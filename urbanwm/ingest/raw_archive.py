@@ -158,6 +158,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
             os.fsync(part.fileno())
             Path(part.name).replace(path)
         except BaseException:
+            # An interrupt too must leave no part behind.
             Path(part.name).unlink(missing_ok=True)
             raise
 

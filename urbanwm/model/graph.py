@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper
 from torch import nn
 
@@ -44,10 +45,10 @@ def rollout_graph(model: UrbanWorldModel) -> bytes:
     dims, config, graph = model.dims, model.config, GraphBuilder("n")
     inputs = [_state("h", config.hidden_dim), _state("z", config.latent_dim), *_drive_inputs(model)]
     body = _body(model, model.rssm.prior_net, with_embedding=False)
-    scanned = [_input_drive(model, graph), _noise(model, graph)]
-    _, _, h_path, z_path = _scan(graph, body, ["h", "z"], scanned)
-    output = _read_out(model, graph, graph.op("Concat", h_path, z_path, axis=-1))
-    named = {"output": output, "h_path": h_path, "z_path": z_path}
+    _, _, states = _scan(graph, body, ["h", "z"], [_known_ahead(model, graph), _noise(model, graph)])
+    states = graph.swap_batch_and_hours(states)
+    h_path, z_path = graph.split(states, config.hidden_dim, config.latent_dim)
+    named = {"output": _read_out(model, graph, states), "h_path": h_path, "z_path": z_path}
     quantiles = (
         len(model.predictor.steps_to_quantiles[0]) if isinstance(model.predictor, QuantilePredictor) else 1
     )
@@ -73,71 +74,75 @@ def filter_graph(model: UrbanWorldModel) -> bytes:
         named = {"h": zeros_h, "z": graph.sequential(model.encoder.net, last)}
     else:
         inputs += [_tensor("observed_mask", BATCH, HOURS, dims.observed), *_drive_inputs(model)]
-        first = next(model.rssm.posterior_net.children())
-        if not isinstance(first, nn.Linear):
-            raise InternalContractBroken("the posterior does not begin with a linear layer")
-        head_drive = graph.linear(_encode(model, graph), first.weight[:, config.hidden_dim :], first.bias)
         body = _body(model, model.rssm.posterior_net, with_embedding=True)
-        scanned = [_input_drive(model, graph), _noise(model, graph), head_drive]
-        h, z, _, _ = _scan(graph, body, [zeros_h, zeros_z], scanned)
+        scanned = [_known_ahead(model, graph), _noise(model, graph), _encode(model, graph)]
+        h, z = _scan(graph, body, [zeros_h, zeros_z], scanned)
         named = {"h": h, "z": z}
     outputs = [_state("h", config.hidden_dim), _state("z", config.latent_dim)]
     return _finish(graph, "filter", inputs, outputs, named)
 
 
 def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) -> onnx.GraphProto:
-    """Return one hour of the recurrence (see `recurrence`) as the body of a Scan."""
+    """Return one hour of the recurrence (see `recurrence`) as the body of a Scan.
+
+    Every gate is a product of its own, so that nothing has to be cut: copies cost more here than smaller
+    products. Imagining, the body also hands out `[h, z]` for the read-out.
+    """
     D, Z, rssm, graph = model.config.hidden_dim, model.config.latent_dim, model.rssm, GraphBuilder("b")
     first, _, out = head.children()
     if not (isinstance(first, nn.Linear) and isinstance(out, nn.Linear)):
         raise InternalContractBroken("the head is not Linear, activation, Linear")
     cell = rssm.recurrent
-    from_input = graph.op("Add", "drive_t", graph.product("z_in", cell.weight_ih[:, :Z]))
-    from_hidden = graph.linear("h_in", cell.weight_hh, cell.bias_hh)
-    input_gates, input_n = graph.split(from_input, 2 * D, D)
-    hidden_gates, hidden_n = graph.split(from_hidden, 2 * D, D)
-    reset, update = graph.split(graph.op("Sigmoid", graph.op("Add", input_gates, hidden_gates)), D, D)
+    gates = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)[: 2 * D].chunk(2)
+    gate_biases = (cell.bias_ih + cell.bias_hh)[: 2 * D].chunk(2)
+    told = graph.op("Concat", "z_in", "known_ahead_t", axis=-1)
+    everything = graph.op("Concat", told, "h_in", axis=-1)
+    reset, update = (
+        graph.op("Sigmoid", graph.linear(everything, weight, bias))
+        for weight, bias in zip(gates, gate_biases, strict=True)
+    )
+    input_n = graph.linear(told, cell.weight_ih[2 * D :], cell.bias_ih[2 * D :])
+    hidden_n = graph.linear("h_in", cell.weight_hh[2 * D :], cell.bias_hh[2 * D :])
     candidate = graph.op("Tanh", graph.op("Add", input_n, graph.op("Mul", reset, hidden_n)))
     difference = graph.op("Sub", "h_in", candidate)
     h = graph.op("Add", candidate, graph.op("Mul", update, difference))
-    projected = graph.product(h, first.weight[:, :D])
-    drive = "head_drive_t" if with_embedding else graph.weight(first.bias)
-    head_in = graph.op("Add", projected, drive)
-    hidden = graph.silu(head_in) if rssm.silu else graph.op("Relu", head_in)
-    z = _draw(rssm.latent, graph, graph.linear(hidden, out.weight, out.bias))
-    states = {"h_out": h, "z_out": z, "h_scan": h, "z_scan": z}
-    graph.nodes += [helper.make_node("Identity", [value], [name]) for name, value in states.items()]
-    widths = {"h_in": D, "z_in": Z, "drive_t": 3 * D, "noise_t": Z}
+    seen = graph.op("Concat", h, "embedding_t", axis=-1) if with_embedding else h
+    head_in = graph.linear(seen, first.weight, first.bias)
+    z = _draw(rssm.latent, graph, graph.silu(head_in) if rssm.silu else graph.op("Relu", head_in), out)
+    widths = {"h_in": D, "z_in": Z, "known_ahead_t": model.dims.action + model.dims.known, "noise_t": Z}
+    outputs = {"h_out": (h, D), "z_out": (z, Z)}
     if with_embedding:
-        widths["head_drive_t"] = D
-    inputs = [_state(name, width) for name, width in widths.items()]
-    outputs = [_state(name, D if name.startswith("h") else Z) for name in states]
-    return helper.make_graph(graph.nodes, "hour", inputs, outputs, graph.weights)
-
-
-def _scan(graph: GraphBuilder, body: onnx.GraphProto, states: list[str], scanned: list[str]) -> list[str]:
-    """Add the Scan over the hours; return final h, final z, and the two paths."""
-    return graph.many(
-        "Scan",
-        [*states, *scanned],
-        4,
-        body=body,
-        num_scan_inputs=len(scanned),
-        scan_input_axes=[1] * len(scanned),
-        scan_output_axes=[1, 1],
+        widths["embedding_t"] = Z
+    else:
+        outputs["states"] = (graph.op("Concat", h, z, axis=-1), D + Z)
+    for name, (value, _) in outputs.items():
+        graph.call(value, name)
+    return helper.make_graph(
+        graph.nodes,
+        "hour",
+        [_state(name, width) for name, width in widths.items()],
+        [_state(name, width) for name, (_, width) in outputs.items()],
+        graph.weights,
     )
 
 
-def _input_drive(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Project the known-ahead inputs of all hours for the GRU."""
-    cell = model.rssm.recurrent
+def _scan(graph: GraphBuilder, body: onnx.GraphProto, states: list[str], scanned: list[str]) -> list[str]:
+    """Add the Scan over the hours, which come first in all that it scans; return what the body hands out."""
+    inputs = [*states, *scanned]
+    return graph.many("Scan", inputs, len(body.output), body=body, num_scan_inputs=len(scanned))
+
+
+def _known_ahead(model: UrbanWorldModel, graph: GraphBuilder) -> str:
+    """Return the GRU's input beside z, hours first."""
     joined = graph.op("Concat", "action", "known", axis=-1) if model.dims.known else "action"
-    return graph.linear(joined, cell.weight_ih[:, model.config.latent_dim :], cell.bias_ih)
+    return graph.swap_batch_and_hours(joined)
 
 
 def _noise(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Return the noise as far as it reaches the latents, as `Latent.drive` prepares it."""
-    noise = graph.op("Mul", "noise", graph.weight(model.rssm.noise_scale))
+    """Return the noise as far as it reaches the latents, as `Latent.drive` prepares it, hours first."""
+    noise = graph.swap_batch_and_hours("noise")
+    if model.rssm.noise_scale != 1.0:
+        noise = graph.op("Mul", noise, graph.weight(model.rssm.noise_scale))
     if isinstance(model.rssm.latent, GaussianLatent):
         return noise
     half = graph.weight(0.5)
@@ -148,16 +153,21 @@ def _noise(model: UrbanWorldModel, graph: GraphBuilder) -> str:
     return graph.op("Reciprocal", exponential)
 
 
-def _draw(latent: Latent, graph: GraphBuilder, raw: str) -> str:
-    """Draw z from a head's output and the hour's noise, as `Latent.sample`."""
+def _draw(latent: Latent, graph: GraphBuilder, hidden: str, out: nn.Linear) -> str:
+    """Draw z from a head's hidden layer and the hour's noise, as `Latent.sample`."""
     if isinstance(latent, GaussianLatent):
-        mean, logvar = graph.split(raw, latent.width, latent.width)
-        clipped = graph.op("Clip", logvar, graph.weight(latent.logvar_min), graph.weight(LOGVAR_MAX))
-        spread = graph.op("Exp", graph.op("Mul", clipped, graph.weight(0.5)))
+        (mean_weight, logvar_weight), (mean_bias, logvar_bias) = out.weight.chunk(2), out.bias.chunk(2)
+        half_logvar = graph.linear(hidden, 0.5 * logvar_weight, 0.5 * logvar_bias)
+        bounds = graph.weight(0.5 * latent.logvar_min), graph.weight(0.5 * LOGVAR_MAX)
+        spread = graph.op("Exp", graph.op("Clip", half_logvar, *bounds))
+        mean = graph.linear(hidden, mean_weight, mean_bias)
         return graph.op("Add", mean, graph.op("Mul", "noise_t", spread))
     if not isinstance(latent, CategoricalLatent):
         raise InternalContractBroken(f"no ONNX form for latent {type(latent).__name__}")
-    groups = graph.integers(0, latent.groups, latent.classes)
+    raw, groups = (
+        graph.linear(hidden, out.weight, out.bias),
+        graph.integers(0, latent.groups, latent.classes),
+    )
     softmax = graph.op("Softmax", graph.op("Reshape", raw, groups), axis=-1)
     mixed = graph.op("Mul", softmax, graph.weight(1.0 - UNIMIX))
     probabilities = graph.op("Add", mixed, graph.weight(UNIMIX / latent.classes))
@@ -169,14 +179,19 @@ def _draw(latent: Latent, graph: GraphBuilder, raw: str) -> str:
 
 
 def _encode(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Join observation, mask and innovation (observation minus direct forecast, in usual errors); encode."""
+    """Join observation, mask and innovation (observation minus direct forecast, in usual errors); encode.
+
+    The embedding has the hours first.
+    """
     bounds = (graph.integers(0), graph.integers(model.dims.targets), graph.integers(2))
     observed, mask = (graph.op("Slice", name, *bounds) for name in ("observed", "observed_mask"))
     relative = graph.op("Div", graph.op("Sub", observed, _direct(model, graph)), _usual_error(model, graph))
     limits = (graph.weight(-INNOVATION_MAX), graph.weight(INNOVATION_MAX))
     innovation = graph.op("Clip", graph.op("Mul", relative, mask), *limits)
     joined = graph.op("Concat", "observed", "observed_mask", innovation, axis=-1)
-    return graph.sequential(model.encoder.net, joined)
+    by_hour = graph.swap_batch_and_hours(joined)
+    rows = graph.rows(by_hour, 2 * model.dims.observed + model.dims.targets)
+    return graph.unrolled(graph.sequential(model.encoder.net, rows), model.config.latent_dim, like=by_hour)
 
 
 def _direct(model: UrbanWorldModel, graph: GraphBuilder) -> str:
@@ -191,20 +206,19 @@ def _usual_error(model: UrbanWorldModel, graph: GraphBuilder) -> str:
 
 
 def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
-    """Read the forecast out of `[h, z]` of all hours."""
-    raw = graph.sequential(model.predictor.net, states)
-    if isinstance(model.predictor, Predictor):
-        pm25, energy, traffic = graph.split(raw, 1, 1, 1)
-        heads = (
-            _affine(graph, graph.op("Softplus", pm25), PM25_SCALE_UGM3, PM25_FLOOR_UGM3),
-            _affine(graph, graph.op("Softplus", energy), ENERGY_SCALE_MWH, ENERGY_FLOOR_MWH),
-            _affine(graph, graph.op("Sigmoid", traffic), TRAFFIC_MAX, 0.0),
-        )
-        return graph.op("Unsqueeze", graph.op("Concat", *heads, axis=-1), graph.integers(-1))
+    """Read the forecast out of `[h, z]` of all hours `(batch, hours, D + Z)`."""
     head = model.predictor
+    rows = graph.sequential(head.net, graph.rows(states, model.config.hidden_dim + model.config.latent_dim))
+    if isinstance(head, Predictor):
+        pm25_and_energy, traffic = graph.split(rows, 2, 1)
+        positive, share = graph.op("Softplus", pm25_and_energy), graph.op("Sigmoid", traffic)
+        units = graph.weight([PM25_SCALE_UGM3, ENERGY_SCALE_MWH, TRAFFIC_MAX])
+        scaled = graph.op("Mul", graph.op("Concat", positive, share, axis=-1), units)
+        signals = graph.op("Add", scaled, graph.weight([PM25_FLOOR_UGM3, ENERGY_FLOOR_MWH, 0.0]))
+        return graph.unrolled(signals, model.dims.targets, 1, like=states)
     steps, quantiles = head.steps_to_quantiles.shape
-    raw = graph.linear(raw, head.out.weight, head.out.bias)
-    raw = graph.op("Reshape", raw, graph.integers(0, 0, head.targets, quantiles))
+    raw = graph.linear(rows, head.out.weight, head.out.bias)
+    raw = graph.unrolled(raw, head.targets, quantiles, like=states)
     deviation, raw_steps = graph.split(raw, quantiles - steps, steps)
     spread = graph.op("MatMul", graph.op("Softplus", raw_steps), graph.weight(head.steps_to_quantiles))
     direct, usual_error = (
@@ -215,10 +229,6 @@ def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
     kept = graph.op("Mul", departure, graph.weight(head.share.unsqueeze(-1)))
     relative = graph.op("Add", graph.weight(head.start), kept)
     return graph.op("Add", direct, graph.op("Mul", usual_error, relative))
-
-
-def _affine(graph: GraphBuilder, x: str, scale: float, offset: float) -> str:
-    return graph.op("Add", graph.op("Mul", x, graph.weight(scale)), graph.weight(offset))
 
 
 def _zeros(graph: GraphBuilder, width: int) -> str:
@@ -258,7 +268,8 @@ def _finish(
     named: dict[str, str],
 ) -> bytes:
     """Name the results, check the model and serialise it."""
-    graph.nodes += [helper.make_node("Identity", [value], [wanted]) for wanted, value in named.items()]
+    for wanted, value in named.items():
+        graph.call(value, wanted)
     built = helper.make_model(
         helper.make_graph(graph.nodes, name, inputs, outputs, graph.weights),
         producer_name="urbanwm",

@@ -48,13 +48,22 @@ class GraphBuilder:
         """Add an int64 vector."""
         return self.weight(np.array(values, dtype=np.int64))
 
-    def product(self, x: str, weight: Tensor) -> str:
-        """Return x Wᵀ for a torch weight `(out, in)`."""
-        return self.op("MatMul", x, self.weight(weight.t()))
-
     def linear(self, x: str, weight: Tensor, bias: Tensor) -> str:
-        """Return x Wᵀ + b."""
-        return self.op("Add", self.product(x, weight), self.weight(bias))
+        """Return x Wᵀ + b of rows `(rows, in)` for a torch weight `(out, in)`, in one operation."""
+        return self.op("Gemm", x, self.weight(weight.t()), self.weight(bias))
+
+    def swap_batch_and_hours(self, x: str) -> str:
+        """Turn `(batch, hours, ...)` with one axis behind into `(hours, batch, ...)`, or back."""
+        return self.op("Transpose", x, perm=[1, 0, 2])
+
+    def rows(self, x: str, width: int) -> str:
+        """Lay `(a, b, width)` out as `(a · b, width)`: no copy."""
+        return self.op("Reshape", x, self.integers(-1, width))
+
+    def unrolled(self, rows: str, *widths: int, like: str) -> str:
+        """Lay `(a · b, ...)` out as `(a, b, *widths)`, with a and b those of `like`: no copy."""
+        shape = self.op("Concat", self.op("Shape", like, end=2), self.integers(*widths), axis=0)
+        return self.op("Reshape", rows, shape)
 
     def silu(self, x: str) -> str:
         """Return x · sigmoid(x)."""
@@ -63,6 +72,14 @@ class GraphBuilder:
     def split(self, x: str, *sizes: int) -> list[str]:
         """Cut the last axis."""
         return self.many("Split", [x, self.integers(*sizes)], len(sizes), axis=-1)
+
+    def call(self, value: str, name: str) -> None:
+        """Give a result of a node its name as an output of the graph."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for i, present in enumerate(names):
+                    if present == value:
+                        names[i] = name
 
     def sequential(self, layers: nn.Module, x: str) -> str:
         """Run a stack of torch layers in evaluation mode."""

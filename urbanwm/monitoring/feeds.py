@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from urbanwm.contracts.signals import SIGNALS, TARGETS
+from urbanwm.contracts.signals import SIGNALS, TARGETS, TRAFFIC_INDEX, TRAFFIC_VOLUME
 from urbanwm.features.calendar import HOURS_PER_DAY, CityCalendar
 from urbanwm.monitoring.similar import deviations
 
@@ -43,7 +43,7 @@ FROZEN_HOURS_COARSE: Final = 24
 COARSE_SHARE: Final = 0.8
 COARSE_BELOW: Final = 1000.0
 """A record of mostly whole numbers on a small level is coarse: equal neighbours are ordinary in it."""
-VOLUME: Final = {"traffic_index": "traffic_volume"}
+VOLUME: Final = {TRAFFIC_INDEX: TRAFFIC_VOLUME}
 """What a target is made from by dividing by its usual value: a frozen counter does not freeze the ratio."""
 SILENT_HOURS: Final = 24
 USUAL_COVERAGE: Final = 0.8

@@ -59,12 +59,15 @@ def fit(
         watch: Told how long each part took.
 
     Raises:
+        BadInput: torchrun started this process.
         TrainingDiverged: The loss or a gradient stopped being finite.
         BundleInvalid: The exported graphs do not answer like the network.
     """
     from urbanwm.model.export import export_bundle
     from urbanwm.training import train
+    from urbanwm.training.parallel import require_one_process
 
+    require_one_process()
     laps = watch or Stopwatch()
     spec = training_spec(plan)
     series = {name: build_series(record.training, name, spec) for name, record in plan.data.records.items()}

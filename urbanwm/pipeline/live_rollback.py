@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from urbanwm.clock import Clock, utc_now
 from urbanwm.errors import GateRefused
-from urbanwm.monitoring.live import days_below
-from urbanwm.monitoring.report import MonitorReport
+from urbanwm.monitoring.live import DayScore, days_below
 from urbanwm.pipeline.promote import run_rollback
 from urbanwm.registry import DECISION_TAG, ROLLED_BACK, Registry, predecessor
 from urbanwm.settings import Settings
@@ -38,7 +38,7 @@ class LiveRollback:
 
 
 def rollback_if_worse(
-    settings: Settings, monitor: MonitorReport, clock: Clock = utc_now
+    settings: Settings, scores: Sequence[DayScore], clock: Clock = utc_now
 ) -> LiveRollback | None:
     """Put the previous champion back where the present one lost to the baseline day after day.
 
@@ -48,7 +48,7 @@ def rollback_if_worse(
 
     Args:
         settings: Gives the number of days; 0 switches this off.
-        monitor: Live scores, as of now.
+        scores: Champion against baseline by city and origin day, oldest first.
         clock: Stamps what is logged.
 
     Returns:
@@ -62,7 +62,7 @@ def rollback_if_worse(
     champion = registry.champion() if settings.rollback_after_days and registry.exists else None
     if champion is None:
         return None
-    days = days_below(monitor.days, champion.version)
+    days = days_below(scores, champion.version)
     if days < settings.rollback_after_days:
         return None
     sentence = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
@@ -27,14 +27,14 @@ from urbanwm.monitoring.checks import (
 from urbanwm.monitoring.drift import HISTORY_DAYS as DRIFT_DAYS
 from urbanwm.monitoring.feeds import HISTORY_DAYS as FEED_DAYS
 from urbanwm.monitoring.feeds import VOLUME
-from urbanwm.monitoring.live import by_bucket, by_day, live_scores, with_observed
+from urbanwm.monitoring.live import DayScore, by_bucket, by_day, live_scores, with_observed
 from urbanwm.monitoring.notify import Notifier
 from urbanwm.monitoring.stored import ForecastStore
 from urbanwm.pipeline.monitor_log import log_monitor
 from urbanwm.pipeline.stored_forecasts import StoredForecasts, serving_champion, store_forecasts
 from urbanwm.settings import Settings
 
-__all__ = ["MonitorReport", "StoredForecasts", "data_checks", "run_monitor", "store_forecasts"]
+__all__ = ["MonitorReport", "StoredForecasts", "data_checks", "live_days", "run_monitor", "store_forecasts"]
 
 LIVE_DAYS: Final = 30
 """Origins whose forecasts are scored, days back."""
@@ -77,7 +77,6 @@ def run_monitor(
     clock: Clock = utc_now,
     *,
     checks: Sequence[Alert] | None = None,
-    tell: bool = True,
 ) -> MonitorReport:
     """Score what was promised, look at feeds, drift and tonight's forecasts, and tell what is wrong, once.
 
@@ -90,28 +89,20 @@ def run_monitor(
         clock: Handed to the registry.
         checks: Alerts that the night found already (data checks, a failure, a rollback); None: the data
             checks are made here.
-        tell: Whether alerts go to log and webhook, and the scores to the tracker.
 
     Raises:
         BadInput: An unknown city, or an `as_of` without a time zone.
     """
     moment = require_utc(as_of, "as_of")
-    cities = {city.name: city for city in (load_city(name, settings) for name in names)}
+    cities = _cities(settings, names)
     alerts = list(data_checks(settings, names, moment) if checks is None else checks)
     sight = _Sight(settings, moment)
-    frames = {
-        name: frame for name, city in cities.items() if (frame := sight.frame(city, DRIFT_DAYS)) is not None
-    }
+    frames = sight.frames(cities, DRIFT_DAYS)
     champion = _champion_version(settings, clock, sight.errors)
-    store = ForecastStore(settings.forecasts_dir)
-    # Tonight's own origin may be this very moment.
-    stored, damaged = store.read(
-        list(cities), moment - timedelta(days=LIVE_DAYS), moment + timedelta(hours=1)
-    )
-    errors = sight.errors + damaged
-    rows = live_scores(with_observed(stored, frames)) if stored is not None else pd.DataFrame()
+    came_true = _came_true(settings, cities, frames, moment)
+    stored, rows, days = came_true.stored, came_true.rows, came_true.days
+    errors = sight.errors + came_true.damaged
     live = by_bucket(rows) if len(rows) else []
-    days = by_day(rows, {name: city.timezone for name, city in cities.items()}) if len(rows) else []
     drifts = [row for name, frame in frames.items() for row in drift_scores(cities[name], frame)]
     alerts += drift_alerts(drifts) + live_alerts(live, days, champion, list(cities))
     if stored is not None:
@@ -125,7 +116,52 @@ def run_monitor(
     report = MonitorReport(
         moment, list(cities), champion, by_severity(alerts), live, days, freshness, drifts, errors=errors
     )
-    return _tell(settings, report, clock) if tell else _with_errors(report)
+    return _tell(settings, report, clock)
+
+
+def live_days(settings: Settings, names: Sequence[str], as_of: datetime) -> list[DayScore]:
+    """Score the stored forecasts per origin day, oldest first: what a rollback rests on.
+
+    Args:
+        settings: Where lake and stored forecasts are.
+        names: Cities.
+        as_of: The time of the night.
+
+    Raises:
+        BadInput: An unknown city, or an `as_of` without a time zone.
+    """
+    moment = require_utc(as_of, "as_of")
+    cities = _cities(settings, names)
+    frames = _Sight(settings, moment).frames(cities, LIVE_DAYS + 1)
+    return _came_true(settings, cities, frames, moment).days
+
+
+class _CameTrue(NamedTuple):
+    """Stored forecasts with what happened: tables of forecasts and of scores, scores by day, and damage."""
+
+    stored: pd.DataFrame | None
+    rows: pd.DataFrame
+    days: list[DayScore]
+    damaged: list[str]
+
+
+def _came_true(
+    settings: Settings, cities: Mapping[str, City], frames: Mapping[str, pd.DataFrame], moment: datetime
+) -> _CameTrue:
+    """Read the forecasts of the last days and score them on what is known."""
+    store = ForecastStore(settings.forecasts_dir)
+    # Tonight's own origin may be this very moment.
+    stored, damaged = store.read(
+        list(cities), moment - timedelta(days=LIVE_DAYS), moment + timedelta(hours=1)
+    )
+    rows = live_scores(with_observed(stored, frames)) if stored is not None else pd.DataFrame()
+    days = by_day(rows, {name: city.timezone for name, city in cities.items()}) if len(rows) else []
+    return _CameTrue(stored, rows, days, damaged)
+
+
+def _cities(settings: Settings, names: Sequence[str]) -> dict[str, City]:
+    """Return the city files by name."""
+    return {city.name: city for city in (load_city(name, settings) for name in names)}
 
 
 def _tell(settings: Settings, report: MonitorReport, clock: Clock) -> MonitorReport:
@@ -172,6 +208,11 @@ class _Sight:
         except DataUnavailable as error:
             self.errors.append(str(error))
             return None
+
+    def frames(self, cities: Mapping[str, City], days: int) -> dict[str, pd.DataFrame]:
+        """Read the last days of every city that has any."""
+        found = {name: self.frame(city, days) for name, city in cities.items()}
+        return {name: frame for name, frame in found.items() if frame is not None}
 
     def end(self, city: City) -> datetime:
         """Return where a city's known hours end: the night, or the end of recorded or simulated data."""

@@ -18,8 +18,7 @@ from urbanwm.pipeline.data import read_night
 from urbanwm.pipeline.decision import NightDecision, Promote, decide_night
 from urbanwm.pipeline.intake import CityIngest, run_ingest
 from urbanwm.pipeline.live_rollback import LiveRollback, rollback_if_worse
-from urbanwm.pipeline.monitor import data_checks, run_monitor, store_forecasts
-from urbanwm.pipeline.monitor_log import log_monitor
+from urbanwm.pipeline.monitor import data_checks, live_days, run_monitor, store_forecasts
 from urbanwm.pipeline.night_report import EXIT_HELD, NightReport, Status
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
 from urbanwm.pipeline.promote import run_promote
@@ -158,10 +157,8 @@ class _Night:
         if blocking:
             self.held = True
             self.notes.append(f"nothing was trained on these data: {'; '.join(blocking)}")
-        now = run_monitor(
-            self.settings, self.names, self.moment, lambda: self.moment, checks=self.alerts, tell=False
-        )
-        self.rollback = rollback_if_worse(self.settings, now)
+        scores = live_days(self.settings, self.names, self.moment)
+        self.rollback = rollback_if_worse(self.settings, scores)
         if self.rollback is not None:
             kind = "rolled_back" if self.rollback.done else "live_skill"
             self.alerts.append(make_alert(kind, self.rollback.reason))
@@ -189,7 +186,6 @@ class _Night:
             stored = store_forecasts(self.settings, self.names, self.moment)
             alerts.extend(stored.alerts)
             found.append(run_monitor(self.settings, self.names, self.moment, checks=alerts))
-            log_monitor(self.settings, found[0])
 
         self._attempt("watch", watch)
         return found[0] if found else None

@@ -37,7 +37,7 @@ class NightReport:
         errors: What went wrong, one sentence each.
         seconds: Wall time by step.
         run_id: The night's MLflow run, or None where nothing was trained.
-        report: Folder of the written report, or None.
+        report: The written page, `report.html`, or None.
         exit_code: 0, or that of the error that ended the night.
     """
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from urbanwm.cities import load_city
 from urbanwm.contracts.signals import TARGETS
+from urbanwm.last_night import read_last_night
 from urbanwm.pipeline.night import run_nightly
 from urbanwm.pipeline.night_report import NightReport
 from urbanwm.settings import Settings, apply_environment
@@ -153,7 +154,9 @@ def run_replay(
         moment = datetime.combine(day, NIGHT_HOUR, tzinfo=zone).astimezone(UTC)
         since = time.perf_counter()
         report = run_nightly(settings, names, as_of=moment, clock=partial(_at, moment))
-        rows.append(_row(day, report, time.perf_counter() - since))
+        remembered = read_last_night(settings)
+        champion = remembered.champion if remembered else None
+        rows.append(_row(day, report, champion, time.perf_counter() - since))
         if told is not None:
             told(rows[-1])
     return Replay(list(names), settings.home, rows, round(time.perf_counter() - began, 2))
@@ -164,13 +167,10 @@ def _at(moment: datetime) -> datetime:
     return moment
 
 
-def _row(day: date, report: NightReport, seconds: float) -> ReplayedNight:
-    """Shorten a night's report to one row."""
+def _row(day: date, report: NightReport, champion: str | None, seconds: float) -> ReplayedNight:
+    """Shorten a night's report to one row; a night that decided nothing keeps its champion."""
     promotion, training = report.promotion, report.training
     metrics = training.metrics if training else {}
-    champion = promotion.champion if promotion else None
-    if report.rollback is not None:
-        champion = report.rollback["serving"]
     return ReplayedNight(
         night=day,
         status=report.status,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from urbanwm.contracts.signals import SIGNALS
+from urbanwm.contracts.signals import SIGNALS, TRAFFIC_INDEX, TRAFFIC_VOLUME
 from urbanwm.errors import InternalContractBroken
 from urbanwm.quality.rules import POLLUTANTS, Checked, Mask
 
@@ -63,7 +63,7 @@ def _is_sentinel(rows: pd.DataFrame) -> Mask:
     value = rows["value"]
     pollutant = _is_pollutant(rows) & np.asarray(value.isin(POLLUTANT_SENTINELS))
     # 99,999 MWh and veh/h are real numbers; a negative code never is.
-    large = ~np.asarray(rows["signal"].isin(("energy_mwh", "traffic_volume"))) | (value.to_numpy() < 0)
+    large = ~np.asarray(rows["signal"].isin(("energy_mwh", TRAFFIC_VOLUME))) | (value.to_numpy() < 0)
     code: Mask = pollutant | (np.asarray(value.isin(SENTINELS)) & large)
     return code
 
@@ -86,6 +86,6 @@ def _is_zero_for_missing(rows: pd.DataFrame, timezone: str) -> Mask:
     hour = rows["timestamp"].dt.tz_convert(timezone).dt.hour
     by_day = hour.between(DAYTIME_HOURS[0], DAYTIME_HOURS[1] - 1).to_numpy()
     signal = rows["signal"]
-    traffic = signal.isin(("traffic_index", "traffic_volume")).to_numpy()
+    traffic = signal.isin((TRAFFIC_INDEX, TRAFFIC_VOLUME)).to_numpy()
     silent: Mask = zero & ((signal == "energy_mwh").to_numpy() | (traffic & by_day))
     return silent

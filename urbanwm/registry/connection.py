@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 SQLITE_PREFIX: Final = "sqlite:///"
 LOCK_TIMEOUT_S: Final = 120.0
+DRAFT_PREFIX: Final = ".new-"
+"""Folders beside the database in which a new one is made."""
 USER_INFO = re.compile(r"//[^/@]+@")
 
 
@@ -55,7 +59,26 @@ def connect(tracking_uri: str, lock_file: Path) -> MlflowClient:
             database.parent.mkdir(parents=True, exist_ok=True)
             lock_file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock_file, timeout=LOCK_TIMEOUT_S):
+                if not database.is_file():
+                    _create(database)
                 return MlflowClient(tracking_uri, tracking_uri)
+
+
+def _create(database: Path) -> None:
+    """Make a SQLite database with all its tables, complete or not at all.
+
+    Its migrations commit one by one: a process killed in between would leave a file that no later one can
+    open. Every attempt has a folder of its own, because MLflow keeps the connections of an address.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in database.parent.glob(f"{DRAFT_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT_PREFIX, dir=database.parent)) / database.name
+    store = SqlAlchemyStore(f"{SQLITE_PREFIX}{draft}", str(database.parent / "artifacts"))
+    store.engine.dispose()
+    draft.replace(database)
+    draft.parent.rmdir()
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def _advisory_lock(address: str, timeout_s: float) -> Iterator[None]:
     from sqlalchemy import create_engine, text
     from sqlalchemy.pool import NullPool
 
-    engine = create_engine(address, poolclass=NullPool)
+    # Without a transaction around the whole promotion, which a server may end as idle.
+    engine = create_engine(address, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with translated(address, "lock the promotion"):
         connection = engine.connect()
     with connection:

@@ -68,6 +68,7 @@ class RunLog:
         try:
             yield self
         except BaseException as error:
+            # An interrupt too: a run that nobody works on must not stay "running".
             self.end(error)
             raise
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from urbanwm.contracts.signals import SIGNALS
+from urbanwm.contracts.signals import SIGNALS, TRAFFIC_INDEX, TRAFFIC_VOLUME
 from urbanwm.contracts.tables import empty_rows
 from urbanwm.errors import InternalContractBroken, MalformedPayload, NoData, RequestRefused
 from urbanwm.sources.base import FetchContext, ParseContext, Parsed, RawPayload, SourceConfig, Traits
@@ -27,7 +27,6 @@ KEY = None
 TRAITS = Traits(local=True, whole_record=True)
 RATIO = "hour_of_week_ratio"
 SHARE_OF_HOUR_NEEDED = 0.75
-INDEX_SIGNAL, VOLUME_SIGNAL = "traffic_index", "traffic_volume"
 
 __all__ = ["KEY", "NAME", "TRAITS", "Config", "fetch", "parse"]
 
@@ -176,15 +175,15 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
 
 def _columns_by_signal(config: Config, signal: str | None, names: Sequence[str], name: str) -> dict[str, str]:
     """Return which column gives which signal."""
-    if config.transform is not None and signal not in (None, INDEX_SIGNAL):
+    if config.transform is not None and signal not in (None, TRAFFIC_INDEX):
         raise RequestRefused(
-            f"transform {RATIO} makes {INDEX_SIGNAL}, not {signal}",
+            f"transform {RATIO} makes {TRAFFIC_INDEX}, not {signal}",
             source=NAME,
             field="transform",
             value=config.transform,
-            allowed=f"only under {INDEX_SIGNAL}",
+            allowed=f"only under {TRAFFIC_INDEX}",
         )
-    wanted = INDEX_SIGNAL if config.transform is not None else signal
+    wanted = TRAFFIC_INDEX if config.transform is not None else signal
     if wanted is None and config.column is None:
         return {column: column for column in names if column in SIGNALS}
     column = config.column or str(wanted)
@@ -239,11 +238,11 @@ def _signal_rows(
     if not known.all():
         dropped["no_usual_value"] += int((~known).sum())
     ratio = hourly[known] / usual[known]
-    ceiling = SIGNALS[INDEX_SIGNAL].maximum
+    ceiling = SIGNALS[TRAFFIC_INDEX].maximum
     ratio_flags = _with_flag(flags[known], "usual_warm_up", warm_up[known])
     ratio_flags = _with_flag(ratio_flags, "clipped", (ratio > ceiling).to_numpy())
     index_rows = _table(signal, ratio.clip(upper=ceiling), ratio_flags)
-    return pd.concat([index_rows, _table(VOLUME_SIGNAL, hourly, flags)], ignore_index=True)
+    return pd.concat([index_rows, _table(TRAFFIC_VOLUME, hourly, flags)], ignore_index=True)
 
 
 def _with_flag(flags: pd.Series, flag: str, where: np.ndarray) -> pd.Series:

@@ -13,6 +13,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from urbanwm import __version__
 from urbanwm.clock import Clock, require_utc
@@ -105,7 +106,7 @@ def get(
     """Ask once, politely; retry only what can succeed later (429, 408, 5xx, timeouts, broken connections).
 
     A source whose last answer said that no request is left is waited for, or, if that would take longer than
-    `politeness` allows, not asked at all.
+    `politeness` allows, not asked at all. A host that could not be reached a moment ago gets one attempt.
 
     Args:
         url: Address without the query.
@@ -135,7 +136,8 @@ def get(
     hidden = [*(secret_params or {}).values(), *(secret_headers or {}).values()]
     politeness = politeness or _PRESENT_POLITENESS.get() or DEFAULT_POLITENESS
     _await_quota(source, quotas, politeness, sleep)
-    attempt = 0
+    host = urlsplit(url).netloc
+    attempt, attempts = 0, 1 if quotas.is_silent(host) else politeness.attempts
     with nullcontext(session) if session is not None else requests.Session() as active:
         while True:
             attempt += 1
@@ -146,6 +148,7 @@ def get(
                     source, public_url, outcome.status, outcome.headers, outcome.body, clock(), shown
                 )
                 quotas.note(source, outcome.headers, raw.fetched_at)
+                quotas.note_silence(host, silent=False)
                 error = None if outcome.status in accept else status_error(raw, hidden)
                 if error is None:
                     return raw
@@ -154,8 +157,9 @@ def get(
             else:
                 error = outcome
             wait = asked if asked is not None else politeness.backoff_seconds(attempt, jitter())
-            last = attempt >= politeness.attempts or wait > politeness.longest_wait_seconds
+            last = attempt >= attempts or wait > politeness.longest_wait_seconds
             if last or not error.retryable:
+                quotas.note_silence(host, silent=isinstance(outcome, UpstreamUnavailable))
                 raise error
             sleep(wait)
 

@@ -210,7 +210,7 @@ def parse(raw: RawPayload, ctx: ParseContext) -> Parsed:
 
 
 def _of_something_else(variables: list[str]) -> NoData:
-    """Return the error for an answer that holds other variables only; asking the same again brings the same."""
+    """Return the error for an answer that holds other variables only; a retry brings the same."""
     nothing = NoData(
         f"{NAME}: the answer holds none of our variables",
         source=NAME,

@@ -1,4 +1,4 @@
-"""What upstreams say about their own limits: who has no request left is not asked again until it has one."""
+"""What is known of upstreams beside their answers: who wants to be left alone, and who is out of reach."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from datetime import datetime
 from threading import Lock
 
 PREFIXES = ("x-ratelimit-", "ratelimit-")
+SILENCE_SECONDS = 60.0
+"""How long a host that could not be reached gets one attempt per question in place of several: a city asks a
+host for many signals, and waiting out the same outage for each would take the night."""
 EPOCH_ABOVE = 1e9
 """A reset beyond this is seconds since 1970, below it seconds from now: services write either."""
 
@@ -35,7 +38,7 @@ def _number(text: str | None) -> float | None:
 
 @dataclass
 class Quotas:
-    """Until when each source is left alone; safe to share between threads.
+    """Until when each source is left alone, and which hosts are out of reach; safe to share between threads.
 
     Attributes:
         monotonic: Seconds of a clock that never goes back.
@@ -43,6 +46,7 @@ class Quotas:
 
     monotonic: Callable[[], float] = time.monotonic
     _until: dict[str, float] = field(default_factory=dict)
+    _silent_until: dict[str, float] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def wait_seconds(self, source: str) -> float:
@@ -58,6 +62,18 @@ class Quotas:
                 self._until[source] = self.monotonic() + rest
             elif any(f"{prefix}remaining" in headers for prefix in PREFIXES):
                 self._until.pop(source, None)
+
+    def note_silence(self, host: str, *, silent: bool) -> None:
+        """Remember whether a host gave any answer; an error is one too."""
+        with self._lock:
+            self._silent_until.pop(host, None)
+            if silent:
+                self._silent_until[host] = self.monotonic() + SILENCE_SECONDS
+
+    def is_silent(self, host: str) -> bool:
+        """Return whether a host could not be reached a moment ago."""
+        with self._lock:
+            return self._silent_until.get(host, 0.0) > self.monotonic()
 
 
 QUOTAS = Quotas()
