@@ -248,3 +248,12 @@ def test_golden_vector() -> None:
         "energy_mwh_similar_3": -1.3589,
         "energy_mwh_level_24h": -0.629,
     }
+
+
+def test_a_gap_of_months_leaves_finite_predictions_after_it() -> None:
+    frame = make_frame(24 * 150)
+    frame.loc[frame.index[24 * 30 : 24 * 120], "energy_mwh"] = np.nan
+    spec = build_spec("urban", {CITY.name: frame}, {CITY.name: CITY}, None, 48, 24)
+    windows = build_series(frame, CITY.name, spec).windows(np.arange(200, len(frame) - 24, 7), 48, 24)
+    assert np.isfinite(windows.skip).all()
+    assert np.isfinite(windows.known).all()

@@ -101,11 +101,12 @@ def test_similar_day_means_equal_a_plain_loop() -> None:
     table = build_table(values, classes, 3, [3])
     for cutoff in (0, 1, 7, 25, 40):
         for klass in range(3):
-            days = np.flatnonzero(classes[:cutoff] == klass)[-3:]
+            days = np.flatnonzero(classes[:cutoff] == klass)
             for hour in (0, 13):
                 found = table.lookup(np.array([cutoff]), np.array([klass]), np.array([hour]))[0, :, 0]
                 for signal in range(2):
-                    past = values[days, hour, signal]
+                    last, every = values[days[-3:], hour, signal], values[days, hour, signal]
+                    past = last if np.isfinite(last).any() else every
                     past = past[~np.isnan(past)]
                     expected = past.mean() if past.size else np.nan
                     np.testing.assert_allclose(found[signal], expected, rtol=1e-5)
@@ -117,6 +118,14 @@ def test_a_longer_mean_stands_in_where_the_last_day_is_missing() -> None:
     table = build_table(values, np.zeros(3, dtype=np.int64), 1, [1, 3])
     found = table.lookup(np.array([3]), np.array([0]), np.array([0]))
     assert found[0, 0].tolist() == [5.0, 5.0]
+
+
+def test_after_a_gap_longer_than_any_count_all_earlier_days_stand_in() -> None:
+    values = np.full((6, 24, 1), np.nan)
+    values[:2] = np.array([2.0, 4.0])[:, None, None]
+    table = build_table(values, np.zeros(6, dtype=np.int64), 1, [1, 2])
+    after = table.lookup(np.array([6]), np.array([0]), np.array([5]))
+    assert after.tolist() == [[[3.0, 3.0]]]
 
 
 def test_trailing_means_skip_missing_hours_and_exclude_the_hour_itself() -> None:

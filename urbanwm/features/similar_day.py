@@ -62,7 +62,7 @@ def build_table(
         day_class: `(D,)` class of each day, 0 to `classes` - 1.
         classes: Number of classes.
         counts: Numbers of days, smallest first; where the last k days hold no value, the next longer count
-            stands in, so only a class never seen stays NaN.
+            stands in, and for the longest all days before: only an hour never seen in a class stays NaN.
     """
     days, _, signals = values.shape
     rows = np.empty((days + classes, HOURS_PER_DAY, signals, len(counts)), dtype=np.float32)
@@ -86,12 +86,13 @@ def _trailing_means(values: NDArray[np.float64], counts: Sequence[int]) -> NDArr
     zero = np.zeros((1, *values.shape[1:]))
     total = np.concatenate([zero, np.cumsum(np.where(present, values, 0.0), axis=0)])
     number = np.concatenate([zero, np.cumsum(present, axis=0)])
-    means = np.full((*total.shape, len(counts)), np.nan, dtype=np.float32)
+    means = np.empty((*total.shape, len(counts)), dtype=np.float32)
+    longer = np.where(number > 0, total / np.maximum(number, 1.0), np.nan)
     # Longest first, so that a gap in the last k days is bridged by the longer mean.
     for position in range(len(counts) - 1, -1, -1):
         earlier = np.maximum(np.arange(len(total)) - counts[position], 0)
         n = number - number[earlier]
-        longer = means[..., position + 1] if position + 1 < len(counts) else np.float32(np.nan)
         mean = (total - total[earlier]) / np.maximum(n, 1.0)
-        means[..., position] = np.where(n > 0, mean, longer)
+        longer = np.where(n > 0, mean, longer)
+        means[..., position] = longer
     return means
