@@ -99,7 +99,8 @@ def test_one_signal_can_be_asked_for():
 
 @pytest.mark.parametrize("name", ["us_aqi", "temperature_2m_previous_day1", "temperature_2m_ecmwf_ifs025"])
 def test_an_answer_of_other_variables_only_is_no_data_and_a_retry_does_not_help(name):
-    body = {"timezone": "GMT", "hourly_units": {"time": "iso8601"}, "hourly": {"time": ["2024-01-15T09:00"], name: [55]}}
+    hourly = {"time": ["2024-01-15T09:00"], name: [55]}
+    body = {"timezone": "GMT", "hourly_units": {"time": "iso8601"}, "hourly": hourly}
     with pytest.raises(NoData, match=name) as caught:
         parse(NAME, body)
     assert not caught.value.retryable

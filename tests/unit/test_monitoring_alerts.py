@@ -94,6 +94,14 @@ class TestNotifier:
         told.tell([UNIT], NIGHT, ["demo"])
         assert told.tell([], NIGHT + timedelta(days=1), ["madrid"]).cleared == 0
 
+    def test_between_two_nights_what_only_a_night_can_see_is_not_over(self, tmp_path):
+        told = notifier(tmp_path)
+        failed, silent = make_alert("night_failed", "disk full"), make_alert("feed_silent", "x", city="demo")
+        told.tell([UNIT, failed, silent], NIGHT, ["demo"])
+        noon = NIGHT + timedelta(hours=8)
+        assert told.tell([], noon, ["demo"], between_nights=True) == Told(cleared=1)
+        assert told.tell([UNIT, failed], NIGHT + timedelta(days=1), ["demo"]) == Told(known=2)
+
     @pytest.mark.parametrize("failure", [requests.ConnectionError("down"), requests.HTTPError("500")])
     def test_a_webhook_that_fails_is_counted_logged_and_tried_again(self, tmp_path, caplog, failure):
         first = notifier(tmp_path, Webhook(failure)).tell([UNIT], NIGHT, ["demo"])

@@ -196,16 +196,29 @@ class Forecasts(KeptTable):
 
 def latest(said: pd.DataFrame, preference: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
     """Reduce forecasts to one per (timestamp, signal): the most trusted source's, then the latest run's."""
+    return last_words(least_trusted_first(said, preference))
+
+
+def least_trusted_first(
+    said: pd.DataFrame, preference: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """Sort forecasts so that of those about one hour the one to believe comes last; every part keeps that."""
+    order = ["timestamp", "signal", "available_at", "value", "source"]
+    if not preference:
+        return said.sort_values(order, kind="stable")
     ranks = {
-        (signal, label): len(order) - place
-        for signal, order in (preference or {}).items()
-        for place, label in enumerate(order)
+        (signal, label): len(labels) - place
+        for signal, labels in preference.items()
+        for place, label in enumerate(labels)
     }
     rank = [ranks.get(pair, 0) for pair in zip(said["signal"], said["source"], strict=True)]
-    order = ["timestamp", "signal", "rank", "available_at", "value", "source"]
-    ranked = said.assign(rank=rank).sort_values(order, kind="stable")
-    found = ranked.drop_duplicates(["timestamp", "signal"], keep="last")
-    return found.drop(columns="rank").reset_index(drop=True)
+    ranked = said.assign(rank=rank).sort_values([*order[:2], "rank", *order[2:]], kind="stable")
+    return ranked.drop(columns="rank")
+
+
+def last_words(ordered: pd.DataFrame) -> pd.DataFrame:
+    """Return the last forecast of each (timestamp, signal), as `least_trusted_first` sorts them."""
+    return ordered.drop_duplicates(["timestamp", "signal"], keep="last").reset_index(drop=True)
 
 
 def _months(first: pd.Timestamp, last: pd.Timestamp, alias: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from urbanwm.contracts.signals import FORECAST_DAYS, HORIZON_HOURS_MAX, WEATHER, forecast_column
-from urbanwm.lake.forecasts import Forecasts, latest
+from urbanwm.lake.forecasts import Forecasts, last_words, least_trusted_first
 from urbanwm.lake.reader import LakeReader
 
 
@@ -67,10 +67,10 @@ def by_days_ahead(said: pd.DataFrame) -> pd.DataFrame:
     Args:
         said: Rows of `Forecasts.issued`, one or more.
     """
-    parts = []
+    parts, ordered = [], least_trusted_first(said)
     for day in range(1, FORECAST_DAYS + 1):
-        known = said[said["available_at"] <= said["timestamp"] - pd.Timedelta(days=day)]
-        grid = latest(known).pivot(index="timestamp", columns="signal", values="value")
+        known = ordered[ordered["available_at"] <= ordered["timestamp"] - pd.Timedelta(days=day)]
+        grid = last_words(known).pivot(index="timestamp", columns="signal", values="value")
         parts.append(grid.rename(columns={name: forecast_column(str(name), day) for name in grid}))
     hours = pd.DatetimeIndex(said["timestamp"].unique(), name="timestamp").sort_values()
     return pd.concat(parts, axis=1).reindex(hours).rename_axis(columns=None)

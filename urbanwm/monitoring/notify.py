@@ -26,6 +26,8 @@ STATE_FILE: Final = "alerts.json"
 WEBHOOK_TIMEOUT_S: Final = 10.0
 LOCK_TIMEOUT_S: Final = 30.0
 LEVELS: Final = {"warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
+ENDED_BY_A_NIGHT: Final = frozenset({"unit_change", "forecast_missing"})
+"""Kinds that only a night can see end: they rest on what its ingest dropped, or on its own forecasts."""
 Post = Callable[[str, Mapping[str, Any]], None]
 """Posts a JSON document to an address; raises `requests.RequestException` where it was not taken."""
 
@@ -76,20 +78,26 @@ class Notifier:
     repeat_days: float = 7.0
     post: Post = post_json
 
-    def tell(self, alerts: Sequence[Alert], now: datetime, cities: Sequence[str]) -> Told:
+    def tell(
+        self, alerts: Sequence[Alert], now: datetime, cities: Sequence[str], *, between_nights: bool = False
+    ) -> Told:
         """Tell what is new, remember it, and say what is over.
 
         Args:
             alerts: All that is wrong now.
             now: The time of the night.
             cities: The cities that were looked at; alerts of others are left as they were.
+            between_nights: Whether no night looked: what is about a night as a whole, or rests on its ingest,
+                is then left as it was too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / f".{STATE_FILE}.lock", timeout=LOCK_TIMEOUT_S):
             memory = self._read()
             present = {alert.identity: alert for alert in alerts}
-            looked_at = {"", *cities}
-            over = [name for name in memory if name not in present and name.split("/")[1] in looked_at]
+            looked_at = {*cities} if between_nights else {"", *cities}
+            left = ENDED_BY_A_NIGHT if between_nights else frozenset()
+            gone = [(name, name.split("/")) for name in memory if name not in present]
+            over = [name for name, (kind, city, *_) in gone if city in looked_at and kind not in left]
             due = [alert for name, alert in present.items() if self._is_due(memory.get(name), now)]
             for name in over:
                 log.info("alert over: %s", name)

@@ -87,8 +87,8 @@ def run_monitor(
         names: Cities.
         as_of: The time of the night.
         clock: Handed to the registry.
-        checks: Alerts that the night found already (data checks, a failure, a rollback); None: the data
-            checks are made here.
+        checks: Alerts that the night found already (data checks, a failure, a rollback); None: no night is at
+            work, and the data checks are made here.
 
     Raises:
         BadInput: An unknown city, or an `as_of` without a time zone.
@@ -116,7 +116,7 @@ def run_monitor(
     report = MonitorReport(
         moment, list(cities), champion, by_severity(alerts), live, days, freshness, drifts, errors=errors
     )
-    return _tell(settings, report, clock)
+    return _tell(settings, report, clock, between_nights=checks is None)
 
 
 def live_days(settings: Settings, names: Sequence[str], as_of: datetime) -> list[DayScore]:
@@ -164,14 +164,15 @@ def _cities(settings: Settings, names: Sequence[str]) -> dict[str, City]:
     return {city.name: city for city in (load_city(name, settings) for name in names)}
 
 
-def _tell(settings: Settings, report: MonitorReport, clock: Clock) -> MonitorReport:
+def _tell(settings: Settings, report: MonitorReport, clock: Clock, *, between_nights: bool) -> MonitorReport:
     """Send scores to the tracker and alerts to people; a tracker that is away is itself an alert."""
     try:
         log_monitor(settings, report, clock)
     except (UrbanWMError, OSError) as error:
         report = replace(report, errors=[*report.errors, f"the tracker took no scores: {error}"])
     report = _with_errors(report)
-    told = _notifier(settings).tell(report.alerts, report.as_of, report.cities)
+    notifier = _notifier(settings)
+    told = notifier.tell(report.alerts, report.as_of, report.cities, between_nights=between_nights)
     return replace(report, told=told.to_dict())
 
 

@@ -7,7 +7,7 @@ grow with the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ MAXIMUM_WINDOWS = 36_000
 """Windows per city: four years of hours; a longer record is thinned."""
 ERROR_WINDOWS = 3_000
 """Windows per city that the usual error is measured on."""
+START_WINDOWS = 60_000
+"""Windows of all cities together that say where a head begins."""
 WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
 """The first week of a signal, at most this share of the record, has no history and is not learned from."""
 CHUNK = 2048
@@ -283,10 +285,19 @@ def _with_errors(
     rows: NDArray[np.float32],
     folds: Mapping[str, NDArray[np.float32]],
 ) -> DirectFit:
-    """Fit the usual size of left-out errors, by hour and lead and by what changes it; join all parts."""
-    judged = {name: _judge(city, columns, folds[name]) for name, city in series.items()}
-    cells = {name: _by_cell(part) for name, part in judged.items()}
-    weights, centres = _explain(judged, cells)
+    """Fit the usual size of left-out errors, by hour and lead and by what changes it; join all parts.
+
+    A city's errors are made twice and not kept: with what may explain them, a hundred cities' are gigabytes.
+    """
+    cells: dict[str, Double] = {}
+    centres: dict[str, Double] = {}
+    parts_of_excess: list[_Excess] = []
+    for name, city in series.items():
+        judged = _judge(city, columns, folds[name])
+        cells[name] = _by_cell(judged)
+        centres[name], excess = _excess(judged, cells[name])
+        parts_of_excess.append(excess)
+    weights = _explain(parts_of_excess)
     shift = {name: (centre * weights).sum(axis=-1)[:, None, None] for name, centre in centres.items()}
     own = np.stack([cells[name] - shift[name] for name in series])
     strange = [
@@ -302,14 +313,19 @@ def _with_errors(
         )
         for name in series
     }
-    relative = [_relative(part, direct, name) for name, part in judged.items()]
+    most = min(ERROR_WINDOWS, START_WINDOWS // len(series))
+    relative = [
+        _relative(_judge(city, columns, folds[name], most), direct, name) for name, city in series.items()
+    ]
     return DirectFit(direct, by_fold, np.concatenate(relative, axis=1))
 
 
-def _judge(city: CitySeries, columns: DirectColumns, weights: NDArray[np.float32]) -> _Judged:
+def _judge(
+    city: CitySeries, columns: DirectColumns, weights: NDArray[np.float32], most: int = ERROR_WINDOWS
+) -> _Judged:
     """Forecast a sample of windows, each with the weights fitted without its fold."""
     errors, explaining, hours = [], [], []
-    for origins, windows in _chunks(city, ERROR_WINDOWS):
+    for origins, windows in _chunks(city, most):
         inputs = columns.inputs(windows)
         cell = (fold_of(origins)[:, None], slice(None), inputs.hour, inputs.lead)
         forecast = np.einsum("btsp,btsp->bts", inputs.regressors, weights[cell])
@@ -340,22 +356,36 @@ def _by_cell(judged: _Judged) -> Double:
     return cells
 
 
-def _explain(judged: Mapping[str, _Judged], cells: Mapping[str, Double]) -> tuple[Double, dict[str, Double]]:
-    """Return weights `(3, E)` of what makes errors large, and each city's mean inputs `(3, E)`."""
-    width, targets = next(iter(judged.values())).inputs.shape[-1], len(next(iter(cells.values())))
-    weights, centres = np.zeros((targets, width)), {name: np.zeros((targets, width)) for name in judged}
+class _Excess(NamedTuple):
+    """Sums per target over what a city's errors are larger than usual: x xᵀ, x r, and the number."""
+
+    gram: Double
+    moment: Double
+    rows: Double
+
+
+def _excess(judged: _Judged, cells: Double) -> tuple[Double, _Excess]:
+    """Return a city's mean inputs `(3, E)`, and the sums over its errors' size beyond the usual one."""
+    targets, width = len(cells), judged.inputs.shape[-1]
+    centre = np.zeros((targets, width))
+    sums = _Excess(np.zeros((targets, width, width)), np.zeros((targets, width)), np.zeros(targets))
     for target in range(targets):
-        gram, moment, count = np.zeros((width, width)), np.zeros(width), 0
-        for name, part in judged.items():
-            usual = cells[name][target][part.hour, np.arange(part.hour.shape[1])]
-            excess = part.log_size[..., target] - usual
-            seen = np.isfinite(excess)
-            x = part.inputs[..., target, :][seen].astype(np.float64)
-            centres[name][target] = x.mean(axis=0) if len(x) else 0.0
-            x -= centres[name][target]
-            gram, moment, count = gram + x.T @ x, moment + x.T @ excess[seen], count + len(x)
-        weights[target] = np.linalg.solve(gram + ERROR_PENALTY * max(count, 1) * np.eye(width), moment)
-    return weights, centres
+        usual = cells[target][judged.hour, np.arange(judged.hour.shape[1])]
+        excess = judged.log_size[..., target] - usual
+        seen = np.isfinite(excess)
+        x = judged.inputs[..., target, :][seen].astype(np.float64)
+        centre[target] = x.mean(axis=0) if len(x) else 0.0
+        x -= centre[target]
+        sums.gram[target], sums.moment[target], sums.rows[target] = x.T @ x, x.T @ excess[seen], len(x)
+    return centre, sums
+
+
+def _explain(parts: Sequence[_Excess]) -> Double:
+    """Return weights `(3, E)` of what makes errors large, from all cities' sums."""
+    gram, moment, rows = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
+    penalty = ERROR_PENALTY * np.maximum(rows, 1.0)[:, None, None] * np.eye(gram.shape[-1])
+    weights: Double = np.linalg.solve(gram + penalty, moment[..., None])[..., 0]
+    return weights
 
 
 def _relative(judged: _Judged, direct: DirectForecast, name: str) -> Double:

@@ -67,10 +67,10 @@ def train(
     """
     started = time.perf_counter()
     recipe = experiment.training
-    keep_freed_memory()
     with _reproducible(recipe.seed, recipe.threads), joined() as workers:
         show = workers.leads and (sys.stderr.isatty() if progress is None else progress)
         run = Run(experiment, series, spec, out_dir, initial_weights, workers)
+        keep_freed_memory()  # from here on: what fitting the direct forecast took is handed back
         checkpoint = latest_checkpoint(out_dir) if resume else None
         if checkpoint is not None:
             run.restore(checkpoint)

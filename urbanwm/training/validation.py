@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from urbanwm.calibration import fit_calibration
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import CitySeries, Windows
+from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.model.config import TrainingConfig
 from urbanwm.model.losses import quantile_loss
 from urbanwm.model.predictor import QuantilePredictor
@@ -20,6 +21,8 @@ from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.sampling import Origins, Split, cut_windows
 
 WINDOWS_PER_PASS = 64
+MAXIMUM_WINDOWS = 40_000
+"""Held-out windows of all cities together, a few dozen cities' all hours; of more cities they are thinned."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the departure from the direct forecast that validation chooses from."""
 TOLERANCE = 0.01
@@ -44,11 +47,15 @@ class HeldOut:
     def cut(
         cls, series: Mapping[str, CitySeries], splits: Mapping[str, Split], recipe: TrainingConfig
     ) -> HeldOut:
-        """Take every validation window of every city, in passes of bounded size."""
+        """Take every validation window, or every n-th of very many, in passes of bounded size."""
+        step = max(1, -(-sum(len(splits[name].validation) for name in series) // MAXIMUM_WINDOWS))
+        while np.gcd(step, HOURS_PER_DAY) > 1:  # else some hours of the day would never begin a window
+            step += 1
+        origins = {name: splits[name].validation[::step] for name in series}
         parts = [
-            (city, splits[name].validation[first : first + WINDOWS_PER_PASS])
+            (city, origins[name][first : first + WINDOWS_PER_PASS])
             for name, city in series.items()
-            for first in range(0, len(splits[name].validation), WINDOWS_PER_PASS)
+            for first in range(0, len(origins[name]), WINDOWS_PER_PASS)
         ]
         return cls(parts, recipe)
 
