@@ -15,7 +15,8 @@ from urbanwm.features import CitySeries, FeatureSpec, build_series, build_spec
 from urbanwm.features.direct import FOLDS, PART_HOURS, DirectColumns, fold_of
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.direct_file import read_direct, write_direct
-from urbanwm.training.direct_fit import DirectFit, fit_direct
+from urbanwm.training.direct_error import DirectFit
+from urbanwm.training.direct_fit import fit_direct
 from urbanwm.training.sampling import hide_signals
 
 CITY = small_city().name

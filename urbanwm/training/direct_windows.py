@@ -1,0 +1,38 @@
+"""The windows of a record that the direct forecast is fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urbanwm.features import CitySeries, Windows
+from urbanwm.features.calendar import HOURS_PER_DAY
+
+WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
+"""The first week of a signal, at most this share of the record, has no history and is not learned from."""
+CHUNK = 2048
+
+
+def chunks(series: CitySeries, most: int) -> Iterator[tuple[NDArray[np.int64], Windows]]:
+    """Cut windows without context over the whole record, thinned evenly to at most `most`."""
+    leads = series.spec.horizon_hours
+    last = len(series) - leads
+    step = max(1, -(-last // most))
+    # A step prime to 24 visits every hour of the day.
+    while np.gcd(step, HOURS_PER_DAY) > 1:
+        step += 1
+    origins = np.arange(0, last + 1, step)
+    for first in range(0, len(origins), CHUNK):
+        part = origins[first : first + CHUNK]
+        yield part, series.windows(part, 0, leads)
+
+
+def counted(series: CitySeries, origins: NDArray[np.int64], windows: Windows) -> NDArray[np.float32]:
+    """Return `(B, T, 3)` 1.0 for the hours to learn from: observed, of a target with a week of history."""
+    observed = series.target_mask > 0
+    first = np.where(observed.any(axis=0), observed.argmax(axis=0), len(series))
+    warm_up = int(min(WARM_UP_HOURS, WARM_UP_SHARE * len(series)))
+    warm = origins[:, None, None] >= first + warm_up
+    return np.asarray(windows.target_mask * warm, dtype=np.float32)
