@@ -97,7 +97,6 @@ def pipeline(harness, monkeypatch):
         "data_checks": lambda *rest, **named: [],
         "run_monitor": lambda *rest, **named: MonitorReport(NOW, ["demo"]),
         "store_forecasts": lambda *rest: StoredForecasts(),
-        "log_monitor": lambda *rest: False,
         "maintain_lake": lambda *rest: None,
         "write_night_report": lambda settings, *rest: settings.home / "report.html",
     }.items():

@@ -7,6 +7,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from urbanwm.contracts.signals import SIGNALS
 from urbanwm.contracts.tables import UTC_MICROSECONDS
 from urbanwm.quality import check
 
@@ -81,14 +82,16 @@ def test_the_order_of_the_rows_does_not_matter(seed, order):
 @settings(max_examples=25, deadline=None)
 @given(
     values=st.lists(
-        st.floats(-50, 2000, allow_nan=False) | st.sampled_from([-999.0, 0.0, 999.0]), min_size=1, max_size=60
+        st.floats(-50, 20_000, allow_nan=False) | st.sampled_from([-999.0, 0.0, 999.0]),
+        min_size=1,
+        max_size=60,
     )
 )
 def test_what_is_kept_and_what_is_dropped_is_everything(values):
     rows = batch(np.asarray(values), "pm25")
     checked = check(rows)
     assert len(checked.rows) + checked.dropped.total() == len(rows)
-    assert checked.rows["value"].between(0, 1000).all()
+    assert checked.rows["value"].between(0, SIGNALS["pm25"].highest).all()
 
 
 def weekly_load(years: float, seed: int, quiet_sunday: float) -> pd.DataFrame:
