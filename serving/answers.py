@@ -22,7 +22,6 @@ from serving.metrics import ANSWERS
 from serving.outlooks import ForecastMemory, RememberingForecaster
 from serving.present import lag_of, move_back, sentence
 from serving.requests import SimulationRequest, check_years
-from serving.stamps import Stamps
 from serving.watch import Watch
 from serving.work import Checkpoint
 from urbanwm.baseline import BaselineForecaster
@@ -30,6 +29,7 @@ from urbanwm.cities import City, find_city, load_cities
 from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX
+from urbanwm.evaluation.stamps import Stamps
 from urbanwm.lake import Records
 from urbanwm.last_night import LastNight, read_last_night
 from urbanwm.planner import PlanRequest, go_on, optimise

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from serving.history import Histories, Snapshot
-from serving.stamps import Stamps
 from urbanwm.cities import City
 from urbanwm.errors import BundleInvalid
 from urbanwm.evaluation.behaviour import CHECKS, check_behaviour
+from urbanwm.evaluation.stamps import Stamps
 
 if TYPE_CHECKING:
     from serving.champion import Champion

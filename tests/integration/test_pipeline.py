@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from tests.night_support import small_night
 from urbanwm.errors import BadInput, BundleInvalid
+from urbanwm.evaluation.stamps import Stamps
 from urbanwm.last_night import read_last_night
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline import list_models, reproduce, run_nightly, run_promote, run_rollback, run_train
+from urbanwm.pipeline import promote as promote_module
 from urbanwm.registry import ChampionCache, Registry
 
 pytestmark = pytest.mark.slow
@@ -108,15 +111,24 @@ def test_an_override_is_recorded_and_the_champion_is_served_from_the_cache(setti
     champion = ChampionCache(settings.cache_dir, Registry(settings)).sync()
     Bundle.load(champion.path).smoke_test()
     assert champion.run_id == night.training.run_id
+    assert not Stamps(settings.cache_dir).has(champion.digest)  # nothing vouches for what the gate refused
     if outcome.overridden_by:
         assert Registry(settings).version("1").tags["overridden_by"] == "Ada"
 
 
-def test_a_challenger_meets_the_champion_on_its_own_hours_and_a_rollback_is_not_undone(settings, night):
+def test_a_challenger_meets_the_champion_on_its_own_hours_and_a_rollback_is_not_undone(
+    settings, night, monkeypatch
+):
     run_promote(settings, version="1", override_by="Ada", reason="drill")
     challenger = run_train(["smallville"], settings, until=AS_OF, steps=3)
-    outcome = run_promote(settings, version=challenger.version, override_by="Ada", reason="drill")
+    judge = promote_module._judge
+    monkeypatch.setattr(promote_module, "_judge", lambda *asked: replace(judge(*asked), promote=True))
+    outcome = run_promote(settings, version=challenger.version)
     assert set(outcome.evidence["against"]) == {"champion", "baseline"}
+    # The gate ran the behaviour suite: a service beside it need not do so again.
+    assert Stamps(settings.cache_dir).has(
+        ChampionCache(settings.cache_dir, Registry(settings)).current().digest
+    )
     assert run_rollback(settings)["champion"] == "1"
     again = run_promote(settings, version=challenger.version)
     assert not again.promoted

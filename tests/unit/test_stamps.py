@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from serving import stamps as module
 from serving.champion import Champion
 from serving.examination import Examiner
 from serving.history import Histories
-from serving.stamps import STAMP_FILE, STAMPS_MAX, Stamps, code_digest
 from tests.serving_fakes import NOW, FakeLake, FakeModel, city, history
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.errors import BundleInvalid
+from urbanwm.evaluation import stamps as module
+from urbanwm.evaluation.stamps import STAMP_FILE, STAMPS_MAX, Stamps, code_digest
 
 
 def test_a_bundle_is_stamped_for_the_next_process_too(tmp_path: Path) -> None:

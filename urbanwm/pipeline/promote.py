@@ -14,6 +14,7 @@ import pandas as pd
 from urbanwm.clock import Clock, utc_now
 from urbanwm.errors import BadInput, BundleInvalid, GateRefused
 from urbanwm.evaluation.gate import GateDecision, decide
+from urbanwm.evaluation.stamps import Stamps
 from urbanwm.figures import score_ratios
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
@@ -131,7 +132,10 @@ def run_promote(
         tags |= {"overridden_by": override_by}
     promote(registry, challenger.version, validate=smoke_test, expected_champion=present, tags=tags)
     registry.run_log(challenger.run_id).set_tags({"decision": "promoted"})
-    ChampionCache(settings.cache_dir, registry).sync()
+    cached = ChampionCache(settings.cache_dir, registry).sync()
+    if decision.promote and cached is not None and cached.version == challenger.version:
+        # The gate has just run the suite: a service of this machine need not, and is ready sooner.
+        Stamps(settings.cache_dir).add(cached.digest)
     return PromotionOutcome(
         challenger.version, challenger.version, True, reasons, decision.evidence, overridden_by=override_by
     )

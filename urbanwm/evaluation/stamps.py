@@ -18,9 +18,9 @@ STAMPS_MAX = 16
 
 
 class Stamps:
-    """Remembers digests of bundles across restarts of a service whose code has not changed.
+    """Remembers which bundles passed, in the gate or in a service, for as long as the code does not change.
 
-    A restart then answers two seconds sooner. Checksums and the stored example are verified at every load all
+    A start then answers some seconds sooner. Checksums and the stored example are verified at every load all
     the same; only the suite, which can say nothing new about the same weights under the same code, is spared.
     """
 
