@@ -268,7 +268,7 @@ def _longer(hours: int, silence_hours: float) -> int:
 def _forecast_reasons(history: pd.DataFrame | None, spec: FeatureSpec, origin: datetime) -> list[str]:
     """Name the weather whose forecast the model knows how to use and does not have."""
     columns = {name: forecast_column(name, 1) for name in spec.forecast_signals}
-    if history is None:
+    if history is None or not columns:
         return []
     day = history[(history.index >= origin) & (history.index < origin + timedelta(hours=HOURS_PER_DAY))]
     absent = [name for name, column in columns.items() if column not in day or day[column].isna().all()]
