@@ -101,11 +101,12 @@ def random_direct(spec: FeatureSpec, seed: int = 0) -> DirectForecast:
     """Return a direct forecast near the mean of the seasonal levels, randomly disturbed."""
     random, columns = np.random.default_rng(seed), DirectColumns(spec)
     cells = (2, 3, 24, spec.horizon_hours)
-    weights = 0.01 * random.standard_normal((*cells, sum(columns.groups)))
+    weights = 0.01 * random.standard_normal((*cells, columns.width))
     weights[..., :9] += 1.0 / 9.0
     return DirectForecast(
         ("", *spec.cities),
         weights.astype(np.float32),
+        np.broadcast_to(0.01 * np.eye(columns.width, dtype=np.float32), (2, 3, columns.width, columns.width)),
         np.full(cells, -1.0, np.float32),
         0.01 * random.standard_normal((3, columns.error_inputs)).astype(np.float32),
     )

@@ -15,11 +15,8 @@ from urbanwm.features.names import (
     CHANGE_HOURS,
     CHANGE_SUFFIX,
     FORECAST_SIGNALS,
-    STATE_HOURS,
-    STATE_SIGNALS,
 )
 from urbanwm.features.spec import FeatureSpec
-from urbanwm.features.trailing import trailing_mean
 
 
 def with_forecasts(past: pd.DataFrame, frame: pd.DataFrame, moment: datetime) -> pd.DataFrame:
@@ -62,12 +59,6 @@ def observed_columns(
         else:
             columns[:, i] = spec.normalise(city, name, column_of(frame, name))
     return columns
-
-
-def state_columns(observed: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
-    """Return the weather just before each hour, `(N, state)`; 0 where unknown."""
-    columns = [spec.observed_names.index(name) for name in STATE_SIGNALS if name in spec.observed_names]
-    return trailing_mean(observed[:, columns], STATE_HOURS).reshape(len(observed), -1)
 
 
 def forecast_columns(frame: pd.DataFrame, city: str, spec: FeatureSpec) -> NDArray[np.float32]:

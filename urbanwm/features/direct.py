@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.features.calendar import CALENDAR_NAMES, HOURS_PER_DAY
-from urbanwm.features.names import DIRECT_NAMES, SPREAD, YEAR_NAMES, forecast_names, state_names
+from urbanwm.features.names import (
+    DIRECT_NAMES,
+    SPREAD,
+    STATE,
+    YEAR_NAMES,
+    forecast_names,
+    state_features,
+    state_names,
+)
 from urbanwm.features.windows import Float, Windows
 
 if TYPE_CHECKING:
@@ -51,12 +59,14 @@ class DirectForecast:
     Attributes:
         names: What each row is for: `UNSEEN`, then cities (in training: parts of the record).
         weights: `(R, 3, 24, L, P)` by target, local hour and lead.
-        log_error: `(R, 3, 24, L)` logarithm of the usual size of the error.
+        variance: `(R, 3, P, P)` covariance of the weights in units of the errors' variance.
+        log_error: `(R, 3, 24, L)` logarithm of the usual size of the error, were the weights known exactly.
         error_weights: `(3, E)` what makes it larger or smaller.
     """
 
     names: tuple[str, ...]
     weights: NDArray[np.float32]
+    variance: NDArray[np.float32]
     log_error: NDArray[np.float32]
     error_weights: NDArray[np.float32]
 
@@ -78,7 +88,23 @@ class DirectForecast:
         cell = (row[:, None], slice(None), inputs.hour, lead)
         forecast = np.einsum("btsp,btsp->bts", inputs.regressors, self.weights[cell])
         spread = np.einsum("btse,se->bts", inputs.error_inputs(forecast), self.error_weights)
-        return forecast, np.clip(self.log_error[cell] + spread, *LOG_ERROR_RANGE)
+        doubt = log_doubt(inputs.regressors, self.variance[row])
+        return forecast, np.clip(self.log_error[cell] + spread + doubt, *LOG_ERROR_RANGE)
+
+
+def log_doubt(regressors: Float, variance: Float) -> Float:
+    """Return by how much uncertain weights widen an error, as a logarithm `(B, T, 3)`: ½ log(1 + xᵀ V x).
+
+    The predictive variance of a linear regression. It is next to nothing on the kinds of day that the record
+    is full of, and large on one that it has hardly seen, such as its second Christmas.
+
+    Args:
+        regressors: x `(B, T, 3, P)`.
+        variance: V `(B, 3, P, P)`.
+    """
+    by_target = np.moveaxis(regressors, 2, 1)
+    leverage = ((by_target @ variance) * by_target).sum(axis=-1)
+    return np.moveaxis(np.float32(0.5) * np.log1p(np.maximum(leverage, np.float32(0.0))), 1, 2)
 
 
 @dataclass(frozen=True)
@@ -106,6 +132,13 @@ class DirectInputs:
         return np.concatenate([self.spread, by_target, forecast[..., None]], axis=-1)
 
 
+class RegressorGroup(NamedTuple):
+    """Regressors that are shrunk alike, and whose forecast they serve."""
+
+    size: int
+    targets: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class DirectColumns:
     """Where the regressions find their inputs in a spec's windows, and where their answer goes."""
@@ -125,7 +158,7 @@ class DirectColumns:
         Seasonal levels enter as differences from their mean, and so do the last hours' levels; deviations as
         they are; calendar, weather and the constant, whose weights are one city's habits, not at all.
         """
-        combined = np.zeros((sum(self.groups), len(self.predictions)))
+        combined = np.zeros((self.width, len(self.predictions)))
         np.fill_diagonal(combined, 1.0)
         combined[:LEVELS, self.levels_of_any_kind] -= 1.0 / LEVELS
         return combined
@@ -163,10 +196,34 @@ class DirectColumns:
         names = (f"{target}_{name}" for target in self.spec.targets for name in DIRECT_NAMES)
         return [self.spec.known_names.index(name) for name in names]
 
+    @cached_property
+    def groups(self) -> tuple[RegressorGroup, ...]:
+        """Return the regressors, group by group: those of a group are shrunk alike."""
+        all_targets = self.spec.targets
+        recent = len(self.predictions) - LEVELS
+        state = (
+            RegressorGroup(len(state_features(group, self.spec.observed_names)), group.targets)
+            for group in STATE
+        )
+        forecasts = len(forecast_names(self.spec.forecast_signals))
+        return (
+            RegressorGroup(LEVELS, all_targets),
+            RegressorGroup(recent, all_targets),
+            RegressorGroup(len(self.calendar), all_targets),
+            *state,
+            RegressorGroup(forecasts, all_targets),
+            RegressorGroup(1, all_targets),
+        )
+
     @property
-    def groups(self) -> tuple[int, int, int, int]:
-        """Return how many regressors are seasonal or recent values, calendar, weather, and the constant."""
-        return len(self.predictions), len(self.calendar), len(self.weather), 1
+    def width(self) -> int:
+        """Return P."""
+        return sum(group.size for group in self.groups)
+
+    def used(self, target: str) -> NDArray[np.int64]:
+        """Return the regressors of a target; the weights of the others are 0."""
+        uses = np.repeat([target in group.targets for group in self.groups], [g.size for g in self.groups])
+        return np.flatnonzero(uses)
 
     @property
     def error_inputs(self) -> int:

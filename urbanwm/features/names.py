@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
@@ -66,10 +66,54 @@ SPREAD: tuple[tuple[str, int], ...] = (("spread_24h", 24), ("spread_168h", 168),
 # What the direct forecast makes of all of these (`direct.py`): its prediction, and the logarithm of the usual
 # size of its error.
 DIRECT_NAMES: tuple[str, str] = ("direct", "direct_log_error")
-# Weather at the origin, held through the horizon: what ventilates the city now. (Temperature and NO2 stand
-# for the season rather than for the next day, and made a linear forecast of PM2.5 worse.)
-STATE_SIGNALS = ("wind_speed_ms", "pressure_hpa", "pressure_hpa" + CHANGE_SUFFIX)
-STATE_HOURS = (1, 6)
+# Warmth that is missing for a comfortable room, and too much of it: what heating and cooling follow, °C.
+HEATING, COOLING = "heating_degrees", "cooling_degrees"
+HEATING_BELOW_C, COOLING_ABOVE_C = 15.0, 22.0
+DEGREES_OF = "temperature_c"
+USUAL_WEATHER_HOURS = 30 * 24
+
+
+class StateGroup(NamedTuple):
+    """Weather at the origin, held through the horizon, that the direct forecast of some targets reads.
+
+    Attributes:
+        targets: Whose forecast.
+        features: (signal, what of it, hours averaged): its `anomaly` from the last 30 days, its `change` from
+            a day earlier, or its `mean`. Levels stand for the season, and a pressure's for the height of the
+            station, rather than for the next day.
+    """
+
+    targets: tuple[str, ...]
+    features: tuple[tuple[str, str, int], ...]
+
+
+STATE: tuple[StateGroup, ...] = (
+    # What ventilates the city.
+    StateGroup(
+        ("pm25",),
+        tuple(
+            (signal, of, hours)
+            for signal in ("wind_speed_ms", "pressure_hpa")
+            for of in ("anomaly", "change")
+            for hours in (1, 6)
+        ),
+    ),
+    # What it burns for warmth, and what lies on it.
+    StateGroup(
+        ("pm25", "energy_mwh"),
+        tuple(
+            (signal, of, hours)
+            for signal in ("temperature_c", "humidity_pct", HEATING, COOLING)
+            for of, hours in (("anomaly", 1), ("anomaly", 6), ("anomaly", 24), ("change", 24))
+        ),
+    ),
+    # The season that a load's similar days lie in. (For the other targets it stands for too much else.)
+    StateGroup(
+        ("energy_mwh",), ((HEATING, "mean", USUAL_WEATHER_HOURS), (COOLING, "mean", USUAL_WEATHER_HOURS))
+    ),
+)
+# Other signals than the targets need this much history: the hours of a feed of yesterday tell no scale.
+INPUT_MINIMUM_HOURS = 14 * 24
 # Day-of-year inputs need this much history: with one year they extrapolate (PM2.5: + 25 % CRPS).
 YEAR_NAMES = frozenset({"year_sin", "year_cos"})
 YEAR_MINIMUM_HOURS = 2 * 365 * 24
@@ -83,10 +127,12 @@ LEAD_NAMES = ("lead_decay_6h", "lead_decay_24h", "lead_log")
 
 
 def observed_names(kind: Kind, frames: Iterable[pd.DataFrame]) -> tuple[str, ...]:
-    """Return the measured inputs: the targets and whatever else any city has."""
+    """Return the measured inputs: the targets and whatever else any city has for long enough."""
     if kind == "reference":
         return REFERENCE_INPUTS
-    available = {name for frame in frames for name in frame.columns if frame[name].notna().any()}
+    available = {
+        name for frame in frames for name in frame.columns if frame[name].notna().sum() >= INPUT_MINIMUM_HOURS
+    }
     past = tuple(name for name in PAST_ONLY if name in available)
     changes = tuple(name + CHANGE_SUFFIX for name in CHANGE_SIGNALS if name in available)
     return (*TARGETS, *past, *changes)
@@ -118,11 +164,21 @@ def known_names(observed: Iterable[str], frames: Mapping[str, pd.DataFrame]) -> 
     return (*calendar, *LEAD_NAMES, *skips, *missing, *state_names(observed), *forecast, *cities)
 
 
+def state_features(group: StateGroup, observed: Iterable[str]) -> list[tuple[str, str, int]]:
+    """Return the features of a group whose signals are observed."""
+    present = set(observed)
+    if DEGREES_OF in present:
+        present |= {HEATING, COOLING}
+    return [feature for feature in group.features if feature[0] in present]
+
+
 def state_names(observed: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the weather state at the origin, for the signals that are observed."""
-    present = set(observed)
+    names = list(observed)
     return tuple(
-        f"{name}_last_{hours}h" for name in STATE_SIGNALS if name in present for hours in STATE_HOURS
+        f"{signal}_{of}_last_{hours}h"
+        for group in STATE
+        for signal, of, hours in state_features(group, names)
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.features.calendar import CityCalendar, local_days
-from urbanwm.features.names import LOG_SIGNALS, Kind
+from urbanwm.features.names import INPUT_MINIMUM_HOURS, LOG_SIGNALS, Kind
 from urbanwm.features.usual import INDEX, mean_volume, traffic_level
 
 MINIMUM_STD = 1e-6
@@ -37,7 +37,7 @@ class CityScaler:
 
 
 def fit_scaler(frame: pd.DataFrame, signals: Iterable[str], kind: Kind, calendar: CityCalendar) -> CityScaler:
-    """Fit mean and standard deviation on every row of `frame`; a signal without values is left out."""
+    """Fit mean and standard deviation on every row of `frame`; a signal with too few values is left out."""
     mean, std = {}, {}
     volume = mean_volume(frame) if kind == "urban" else None
     for signal in signals:
@@ -46,7 +46,7 @@ def fit_scaler(frame: pd.DataFrame, signals: Iterable[str], kind: Kind, calendar
             hourly = frame.asfreq("h")
             values = traffic_level(hourly, local_days(hourly.index, calendar), volume).level
         values = values[np.isfinite(values)]
-        if values.size == 0:
+        if values.size < (1 if signal in TARGETS else INPUT_MINIMUM_HOURS):
             continue
         transformed = np.log1p(values) if kind == "urban" and signal in LOG_SIGNALS else values
         mean[signal] = float(transformed.mean())

@@ -19,7 +19,6 @@ from urbanwm.features.columns import (
     column_of,
     forecast_columns,
     observed_columns,
-    state_columns,
     with_forecasts,
 )
 from urbanwm.features.direct import DirectForecast, fold_of, with_direct
@@ -27,6 +26,7 @@ from urbanwm.features.history import SeasonalHistory, build_history
 from urbanwm.features.names import CITY_PREFIX, LEAD_NAMES
 from urbanwm.features.spec import FeatureSpec
 from urbanwm.features.usual import INDEX, traffic_level
+from urbanwm.features.weather import state_columns
 from urbanwm.features.windows import Windows
 
 HOUR = pd.Timedelta(hours=1)
@@ -231,7 +231,7 @@ def build_series(
         target=np.where(target_present, normalised, np.float32(0.0)),
         target_mask=target_present.astype(np.float32),
         calendar=days.features[:, [i for i, name in enumerate(CALENDAR_NAMES) if name in spec.known_names]],
-        state=state_columns(observed, spec),
+        state=state_columns(observed, city_name, spec),
         forecast=forecast_columns(aligned, city_name, spec),
         history=build_history(normalised, days) if spec.kind == "urban" else None,
         usual=usual.astype(np.float32),

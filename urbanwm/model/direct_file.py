@@ -14,7 +14,7 @@ from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import DirectColumns, DirectForecast
 from urbanwm.model.bundle_files import DIRECT
 
-NAMES, ARRAYS = "names", ("weights", "log_error", "error_weights")
+NAMES, ARRAYS = "names", ("weights", "variance", "log_error", "error_weights")
 
 
 def write_direct(direct: DirectForecast | None) -> bytes:
@@ -41,7 +41,8 @@ def read_direct(content: bytes, spec: FeatureSpec) -> DirectForecast | None:
     columns = DirectColumns(spec)
     cells = (len(names), len(spec.targets), HOURS_PER_DAY, spec.horizon_hours)
     shapes = {
-        "weights": (*cells, sum(columns.groups)),
+        "weights": (*cells, columns.width),
+        "variance": (*cells[:2], columns.width, columns.width),
         "log_error": cells,
         "error_weights": (len(spec.targets), columns.error_inputs),
     }

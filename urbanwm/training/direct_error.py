@@ -12,7 +12,15 @@ from scipy.ndimage import gaussian_filter1d
 
 from urbanwm.features import CitySeries
 from urbanwm.features.calendar import HOURS_PER_DAY
-from urbanwm.features.direct import FOLDS, LOG_ERROR_RANGE, UNSEEN, DirectColumns, DirectForecast, fold_of
+from urbanwm.features.direct import (
+    FOLDS,
+    LOG_ERROR_RANGE,
+    UNSEEN,
+    DirectColumns,
+    DirectForecast,
+    fold_of,
+    log_doubt,
+)
 from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.training.direct_windows import chunks, counted
 
@@ -43,7 +51,10 @@ class DirectFit:
 
 
 class _Judged(NamedTuple):
-    """Left-out errors of one city, `(N, L, 3)`, NaN = missing, what may explain their size, the hours."""
+    """Left-out errors of one city, `(N, L, 3)`, NaN = missing, what may explain their size, the hours.
+
+    Of an error, what the weights' own uncertainty is expected to add has been taken away.
+    """
 
     error: Double
     inputs: NDArray[np.float32]
@@ -55,15 +66,36 @@ class _Judged(NamedTuple):
         return np.asarray(np.log(np.abs(self.error) + SMALLEST_ERROR))
 
 
+class Regressions(NamedTuple):
+    """Fitted regressions, R rows: `weights (R, 3, 24, L, P)` and their `variance (R, 3, P, P)`."""
+
+    weights: NDArray[np.float32]
+    variance: NDArray[np.float32]
+
+    def rows(self, chosen: slice) -> Regressions:
+        """Return some of the rows."""
+        return Regressions(*(part[chosen] for part in self))
+
+    def for_all_folds(self, row: int) -> Regressions:
+        """Return one row, repeated for each fold."""
+        return Regressions(*(np.repeat(part[[row]], FOLDS, axis=0) for part in self))
+
+
 def with_errors(
     series: Mapping[str, CitySeries],
     columns: DirectColumns,
-    rows: NDArray[np.float32],
-    folds: Mapping[str, NDArray[np.float32]],
+    fitted: Regressions,
+    folds: Mapping[str, Regressions],
 ) -> DirectFit:
     """Fit the usual size of left-out errors, by hour and lead and by what changes it; join all parts.
 
     A city's errors are made twice and not kept: with what may explain them, a hundred cities' are gigabytes.
+
+    Args:
+        series: The record of each city.
+        columns: Where the regressions find their inputs.
+        fitted: A row for a city never seen, then one per city.
+        folds: Per city, row k fitted without fold k.
     """
     cells: dict[str, Double] = {}
     centres: dict[str, Double] = {}
@@ -76,16 +108,14 @@ def with_errors(
     weights = _explain(parts_of_excess)
     shift = {name: (centre * weights).sum(axis=-1)[:, None, None] for name, centre in centres.items()}
     own = np.stack([cells[name] - shift[name] for name in series])
-    strange = [
-        _by_cell(_judge(city, columns, np.repeat(rows[:1], FOLDS, axis=0))) for city in series.values()
-    ]
+    strange = [_by_cell(_judge(city, columns, fitted.for_all_folds(0))) for city in series.values()]
     unseen = np.mean([part - shift[name] for part, name in zip(strange, series, strict=True)], axis=0)
     log_error = np.concatenate([unseen[None], own]).astype(np.float32)
-    direct = DirectForecast((UNSEEN, *series), rows, log_error, weights.astype(np.float32))
+    direct = DirectForecast((UNSEEN, *series), *fitted, log_error, weights.astype(np.float32))
     parts = tuple(str(fold) for fold in range(FOLDS))
     by_fold = {
         name: DirectForecast(
-            parts, folds[name], np.repeat(log_error[[direct.row(name)]], FOLDS, axis=0), direct.error_weights
+            parts, *folds[name], np.repeat(log_error[[direct.row(name)]], FOLDS, axis=0), direct.error_weights
         )
         for name in series
     }
@@ -97,16 +127,17 @@ def with_errors(
 
 
 def _judge(
-    city: CitySeries, columns: DirectColumns, weights: NDArray[np.float32], most: int = ERROR_WINDOWS
+    city: CitySeries, columns: DirectColumns, left_out: Regressions, most: int = ERROR_WINDOWS
 ) -> _Judged:
     """Forecast a sample of windows, each with the weights fitted without its fold."""
     errors, explaining, hours = [], [], []
     for origins, windows in chunks(city, most):
-        inputs = columns.inputs(windows)
-        cell = (fold_of(origins)[:, None], slice(None), inputs.hour, inputs.lead)
-        forecast = np.einsum("btsp,btsp->bts", inputs.regressors, weights[cell])
+        inputs, fold = columns.inputs(windows), fold_of(origins)
+        cell = (fold[:, None], slice(None), inputs.hour, inputs.lead)
+        forecast = np.einsum("btsp,btsp->bts", inputs.regressors, left_out.weights[cell])
         seen = counted(city, origins, windows) > 0
-        errors.append(np.where(seen, windows.target - forecast, np.nan))
+        doubt = np.exp(log_doubt(inputs.regressors, left_out.variance[fold]))
+        errors.append(np.where(seen, (windows.target - forecast) / doubt, np.nan))
         explaining.append(inputs.error_inputs(forecast))
         hours.append(inputs.hour)
     return _Judged(np.concatenate(errors), np.concatenate(explaining), np.concatenate(hours))

@@ -12,10 +12,12 @@ from urbanwm.features.calendar import HOURS_PER_DAY
 
 WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
 """The first week of a signal, at most this share of the record, has no history and is not learned from."""
+MAXIMUM_WINDOWS = 36_000
+"""Windows per city: four years of hours; a longer record is thinned."""
 CHUNK = 2048
 
 
-def chunks(series: CitySeries, most: int) -> Iterator[tuple[NDArray[np.int64], Windows]]:
+def chunks(series: CitySeries, most: int = MAXIMUM_WINDOWS) -> Iterator[tuple[NDArray[np.int64], Windows]]:
     """Cut windows without context over the whole record, thinned evenly to at most `most`."""
     leads = series.spec.horizon_hours
     last = len(series) - leads

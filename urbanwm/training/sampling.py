@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.features import CitySeries, FeatureSpec, Windows
-from urbanwm.features.names import CITY_PREFIX, RECENT, forecast_names
+from urbanwm.features.names import CITY_PREFIX, COOLING, DEGREES_OF, HEATING, RECENT, forecast_names
 from urbanwm.model.config import RECENT_NAME, TrainingConfig
 
 HOURS_PER_DAY = 24
@@ -220,6 +220,8 @@ def _whole_window(spec: FeatureSpec) -> list[tuple[list[int], NDArray[np.float32
 
 def _recent_columns(spec: FeatureSpec, names: list[str]) -> list[tuple[int, int]]:
     """Return column and span (h) of the known-ahead inputs that average the last hours of a signal."""
+    if DEGREES_OF in names:
+        names = [*names, HEATING, COOLING]
     return [
         (column, int(recent[1]))
         for column, known_name in enumerate(spec.known_names)

@@ -1,0 +1,113 @@
+"""Sums of products over a record's windows: all that ridge regressions per local hour and lead need."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from urbanwm.features import CitySeries
+from urbanwm.features.calendar import HOURS_PER_DAY
+from urbanwm.features.direct import FOLDS, LEVELS, DirectColumns, fold_of
+from urbanwm.training.direct_windows import MAXIMUM_WINDOWS, chunks, counted
+
+Floats = NDArray[np.floating[Any]]
+Double = NDArray[np.float64]
+
+
+class Sums(NamedTuple):
+    """Sums over windows per fold, hour and lead, `(FOLDS, 24, L, …)`: x xᵀ, x r, r², and the number."""
+
+    gram: Floats
+    moment: Floats
+    square: Floats
+    rows: Floats
+
+    @classmethod
+    def zeros(cls, leads: int, width: int) -> Sums:
+        """Return sums over nothing; single precision is enough for the products, which are all the memory."""
+        shape = (FOLDS, HOURS_PER_DAY, leads)
+        gram = np.zeros((*shape, width, width), np.float32)
+        return cls(gram, np.zeros((*shape, width)), np.zeros(shape), np.zeros(shape))
+
+    def include(
+        self,
+        place: tuple[int, NDArray[np.int64], NDArray[np.int64]],
+        x: NDArray[np.float32],
+        r: NDArray[np.float32],
+        weight: NDArray[np.float32],
+    ) -> None:
+        """Add windows of one fold and hour: regressors `(L, n, P)`, residuals and 0 or 1 `(L, n)`."""
+        self.gram[place] += x.swapaxes(1, 2) @ x
+        self.moment[place] += (x.swapaxes(1, 2) @ r[..., None])[..., 0]
+        self.square[place] += (r * r).sum(axis=1)
+        self.rows[place] += weight.sum(axis=1)
+
+    def add(self, more: Sums) -> None:
+        """Add another city's sums."""
+        for total, part in zip(self, more, strict=True):
+            np.add(total, part, out=total)
+
+    def without(self, fold: int) -> Sums:
+        """Return the sums over all folds but one, `(24, L, …)`."""
+        return Sums(*(part.sum(axis=0) - part[fold] for part in self))
+
+    def whole(self) -> Sums:
+        """Return the sums over all folds."""
+        return Sums(*(part.sum(axis=0) for part in self))
+
+    def smoothed(self, hours: float) -> Sums:
+        """Return sums in which every hour of the day borrows from its neighbours."""
+        if hours == 0.0:
+            return self
+        return Sums(*(gaussian_filter1d(part, hours, axis=1, mode="wrap") for part in self))
+
+
+def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WINDOWS) -> list[Sums]:
+    """Add up each target's products over a record; hours around a clock change are left out."""
+    spec, leads = columns.spec, np.arange(columns.spec.horizon_hours)
+    used = [columns.used(name) for name in spec.targets]
+    sums = [Sums.zeros(len(leads), len(part)) for part in used]
+    for origins, windows in chunks(series, most):
+        inputs = columns.inputs(windows).regressors
+        seen = counted(series, origins, windows)
+        residual = (windows.target - inputs[..., :LEVELS].mean(axis=-1)) * seen
+        hour = windows.local_hour[:, 0]
+        regular = (windows.local_hour == (hour[:, None] + leads) % HOURS_PER_DAY).all(axis=1)
+        cell = fold_of(origins) * HOURS_PER_DAY + hour
+        for number in np.unique(cell[regular]):
+            fold, first = divmod(int(number), HOURS_PER_DAY)
+            pick = np.flatnonzero((cell == number) & regular)
+            for target, total in enumerate(sums):
+                weight = seen[pick, :, target].T
+                x = inputs[pick, :, target][..., used[target]].swapaxes(0, 1) * weight[..., None]
+                total.include(
+                    (fold, (first + leads) % HOURS_PER_DAY, leads), x, residual[pick, :, target].T, weight
+                )
+    return sums
+
+
+def solve(sums: Sums, penalty: Double, pull: Double | None = None) -> Double:
+    """Return ridge weights `(24, L, P)`, pulled to `pull` (default 0) by `penalty` per row."""
+    target = np.zeros_like(sums.moment) if pull is None else pull
+    gram = sums.gram + np.maximum(sums.rows, 1.0)[..., None, None] * np.diag(penalty)
+    moment = sums.moment - (sums.gram @ target[..., None])[..., 0]
+    solved: Double = np.asarray(target + np.linalg.solve(gram, moment[..., None])[..., 0], dtype=np.float64)
+    return solved
+
+
+def variance(sums: Sums, penalty: Double) -> Double:
+    """Return the covariance `(P, P)` of the weights of one hour and lead, in units of the errors' variance.
+
+    That of a ridge regression, (XᵀX + n λ)⁻¹, with the products of all hours and leads for those of each.
+
+    Args:
+        sums: Over all folds or without one, `(24, L, …)`.
+        penalty: λ `(P,)`, per row.
+    """
+    rows = max(float(sums.rows.sum()), 1.0)
+    gram = sums.gram.sum(axis=(0, 1)) / rows + np.diag(penalty)
+    inverse: Double = np.linalg.inv(gram) / max(rows / sums.rows.size, 1.0)
+    return inverse
