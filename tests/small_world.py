@@ -100,14 +100,16 @@ def random_model(experiment: ExperimentConfig, spec: FeatureSpec, seed: int = 0)
 def random_direct(spec: FeatureSpec, seed: int = 0) -> DirectForecast:
     """Return a direct forecast near the mean of the seasonal levels, randomly disturbed."""
     random, columns = np.random.default_rng(seed), DirectColumns(spec)
-    cells = (2, 3, 24, spec.horizon_hours)
-    weights = 0.01 * random.standard_normal((*cells, columns.width))
-    weights[..., :9] += 1.0 / 9.0
+    cells = (2, 24, spec.horizon_hours)
+    widths = [sum(columns.groups(target)) for target in spec.targets]
+    weights = [0.01 * random.standard_normal((*cells, width)) for width in widths]
+    for part in weights:
+        part[..., :9] += 1.0 / 9.0
     return DirectForecast(
         ("", *spec.cities),
-        weights.astype(np.float32),
-        np.broadcast_to(0.01 * np.eye(columns.width, dtype=np.float32), (2, 3, columns.width, columns.width)),
-        np.full(cells, -1.0, np.float32),
+        tuple(part.astype(np.float32) for part in weights),
+        tuple(np.stack([0.01 * np.eye(width, dtype=np.float32)] * 2) for width in widths),
+        np.full((2, 3, *cells[1:]), -1.0, np.float32),
         0.01 * random.standard_normal((3, columns.error_inputs)).astype(np.float32),
     )
 

@@ -79,7 +79,7 @@ class _Climatology:
     def expect(self, origins: NDArray[np.int64], horizon_hours: int) -> Float:
         """Return expectations `(B, H, 3)` from what is known before each origin; NaN where nothing is."""
         hours = origins[:, None] + np.arange(horizon_hours)
-        means, missing = self.seasonal.ahead(hours, origins)
+        means, missing = self.seasonal.ahead(hours, origins[:, None])
         expected = means[..., _COLUMN["similar_8"]].astype(np.float64)
         for name, weight in LEVEL_WEIGHTS.items():
             expected += weight * means[..., _COLUMN[name]]

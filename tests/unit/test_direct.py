@@ -58,9 +58,9 @@ def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight
     # Only what is learned from changes here, not what is known: `history` still holds the true past.
     target = np.where(own[:, None], np.float32(9.0), series.target)
     again = fit_direct({CITY: replace(series, target=target)}, spec)
-    before, after = fit.by_fold[CITY].weights, again.by_fold[CITY].weights
-    np.testing.assert_allclose(after[fold], before[fold], atol=1e-4)
-    assert np.abs(after[0] - before[0]).max() > 0.1
+    for before, after in zip(fit.by_fold[CITY].weights, again.by_fold[CITY].weights, strict=True):
+        np.testing.assert_allclose(after[fold], before[fold], atol=1e-4)
+        assert np.abs(after[0] - before[0]).max() > 0.1
 
 
 def test_fortnights_belong_to_one_fold_each() -> None:
@@ -76,8 +76,9 @@ def test_a_city_never_seen_is_not_given_another_citys_daily_shape(
     assert fit.direct.row("nowhere") == 0
     assert fit.direct.row(CITY) == 1
     inputs = DirectColumns(spec).inputs(series.windows([700], 0, 12))
-    flat = np.zeros_like(inputs.regressors)
-    flat[..., DirectColumns(spec).levels_of_any_kind] = 3.0  # every level the same: nothing to add to it
+    flat = tuple(np.zeros_like(regressors) for regressors in inputs.regressors)
+    for regressors in flat:  # every level the same: nothing to add to it
+        regressors[..., DirectColumns(spec).levels_of_any_kind] = 3.0
     forecast, _ = fit.direct.predict(replace(inputs, regressors=flat), np.zeros(1, dtype=np.int64))
     np.testing.assert_allclose(forecast, 3.0, atol=1e-4)
 
@@ -90,13 +91,15 @@ def test_two_different_cities_keep_weights_of_their_own() -> None:
     series = {name: build_series(part, name, spec) for name, part in ((CITY, frame), ("other", other))}
     fit = fit_direct(series, spec)
     assert fit.direct.names == ("", CITY, "other")
-    assert np.abs(fit.direct.weights[1] - fit.direct.weights[2]).max() > 1e-3
+    energy = fit.direct.weights[spec.targets.index("energy_mwh")]
+    assert np.abs(energy[1] - energy[2]).max() > 1e-3
 
 
 def test_the_same_record_gives_the_same_weights(fitted: tuple[FeatureSpec, CitySeries, DirectFit]) -> None:
     spec, series, fit = fitted
     again = fit_direct({CITY: series}, spec)
-    np.testing.assert_array_equal(again.direct.weights, fit.direct.weights)
+    for one, two in zip(again.direct.weights, fit.direct.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(again.direct.error_weights, fit.direct.error_weights)
 
 
@@ -110,7 +113,8 @@ def test_a_later_lead_takes_the_weights_of_the_same_hour_of_the_last_day_that_ha
     forecast, _ = direct.predict(inputs, row)
     shifted = replace(inputs, lead=np.where(inputs.lead < 48, inputs.lead, 24 + inputs.lead % 24))
     np.testing.assert_array_equal(forecast, direct.predict(shifted, row)[0])
-    short = replace(direct, weights=direct.weights[:, :, :, :12], log_error=direct.log_error[..., :12])
+    weights = tuple(part[:, :, :12] for part in direct.weights)
+    short = replace(direct, weights=weights, log_error=direct.log_error[..., :12])
     held = replace(inputs, lead=np.minimum(inputs.lead, 11))
     np.testing.assert_array_equal(short.predict(inputs, row)[0], short.predict(held, row)[0])
 
@@ -147,7 +151,9 @@ def test_the_file_of_a_bundle_gives_the_same_forecast_back() -> None:
     again = read_direct(write_direct(direct), spec)
     assert again is not None
     assert again.names == direct.names
-    np.testing.assert_array_equal(again.weights, direct.weights)
+    for name in ("weights", "variance"):
+        for one, two in zip(getattr(again, name), getattr(direct, name), strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("damage", ["weights", "not finite", "nothing"])
@@ -155,7 +161,7 @@ def test_a_direct_forecast_that_does_not_fit_is_refused(damage: str) -> None:
     spec, _ = _record(60)
     direct = random_direct(spec)
     broken = {
-        "weights": replace(direct, weights=direct.weights[..., :-1]),
+        "weights": replace(direct, weights=tuple(part[..., :-1] for part in direct.weights)),
         "not finite": replace(direct, log_error=direct.log_error * np.float32(np.nan)),
         "nothing": None,
     }[damage]
@@ -178,6 +184,6 @@ def test_a_forecast_needs_no_gap_free_record() -> None:
     frame.iloc[300:420] = np.nan
     spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
     fit = fit_direct({CITY: build_series(frame.astype(float), CITY, spec)}, spec)
-    assert np.isfinite(fit.direct.weights).all()
+    assert all(np.isfinite(part).all() for part in (*fit.direct.weights, *fit.direct.variance))
     assert np.isfinite(fit.direct.log_error).all()
     assert isinstance(frame.index, pd.DatetimeIndex)

@@ -6,9 +6,11 @@ hourly city series. Fitted in `urbanwm.training.direct_fit`; the world model for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,12 @@ from numpy.typing import NDArray
 from urbanwm.features.calendar import CALENDAR_NAMES, HOURS_PER_DAY
 from urbanwm.features.names import (
     DIRECT_NAMES,
+    HOURLY_HOURS,
+    HOURLY_TARGET,
     SPREAD,
     STATE,
     YEAR_NAMES,
     forecast_names,
-    state_features,
     state_names,
 )
 from urbanwm.features.windows import Float, Windows
@@ -51,22 +54,22 @@ def fold_of(origins: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class DirectForecast:
-    """Weights of the regressions; R rows (unseen cities first), P regressors, E inputs of the error size.
+    """Weights of the regressions; R rows (unseen cities first), P regressors, E inputs of the error.
 
     There are weights for L leads, the horizon that was trained on; a later lead takes those of the same hour
     of the last day that has its own.
 
     Attributes:
         names: What each row is for: `UNSEEN`, then cities (in training: parts of the record).
-        weights: `(R, 3, 24, L, P)` by target, local hour and lead.
-        variance: `(R, 3, P, P)` covariance of the weights in units of the errors' variance.
+        weights: Per target, `(R, 24, L, P)` by local hour and lead.
+        variance: Per target, `(R, P, P)` covariance of the weights in units of the errors' variance.
         log_error: `(R, 3, 24, L)` logarithm of the usual size of the error, were the weights known exactly.
         error_weights: `(3, E)` what makes it larger or smaller.
     """
 
     names: tuple[str, ...]
-    weights: NDArray[np.float32]
-    variance: NDArray[np.float32]
+    weights: tuple[NDArray[np.float32], ...]
+    variance: tuple[NDArray[np.float32], ...]
     log_error: NDArray[np.float32]
     error_weights: NDArray[np.float32]
 
@@ -85,26 +88,12 @@ class DirectForecast:
         day_before = own - HOURS_PER_DAY + (inputs.lead - own) % HOURS_PER_DAY
         later = day_before if own >= HOURS_PER_DAY else own - 1
         lead = np.where(inputs.lead < own, inputs.lead, later)
-        cell = (row[:, None], slice(None), inputs.hour, lead)
-        forecast = np.einsum("btsp,btsp->bts", inputs.regressors, self.weights[cell])
+        forecast = inputs.apply(self.weights, row, lead)
         spread = np.einsum("btse,se->bts", inputs.error_inputs(forecast), self.error_weights)
-        doubt = log_doubt(inputs.regressors, self.variance[row])
-        return forecast, np.clip(self.log_error[cell] + spread + doubt, *LOG_ERROR_RANGE)
-
-
-def log_doubt(regressors: Float, variance: Float) -> Float:
-    """Return by how much uncertain weights widen an error, as a logarithm `(B, T, 3)`: ½ log(1 + xᵀ V x).
-
-    The predictive variance of a linear regression. It is next to nothing on the kinds of day that the record
-    is full of, and large on one that it has hardly seen, such as its second Christmas.
-
-    Args:
-        regressors: x `(B, T, 3, P)`.
-        variance: V `(B, 3, P, P)`.
-    """
-    by_target = np.moveaxis(regressors, 2, 1)
-    leverage = ((by_target @ variance) * by_target).sum(axis=-1)
-    return np.moveaxis(np.float32(0.5) * np.log1p(np.maximum(leverage, np.float32(0.0))), 1, 2)
+        usual = (
+            self.log_error[row[:, None], :, inputs.hour, lead] + spread + inputs.log_doubt(self.variance, row)
+        )
+        return forecast, np.clip(usual, *LOG_ERROR_RANGE)
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ class DirectInputs:
     """What the regressions see of B windows of T hours.
 
     Attributes:
-        regressors: `(B, T, 3, P)`.
+        regressors: Per target, `(B, T, P)`.
         spread: `(B, T, 3, len(SPREAD))` recent size of the deviations.
         calendar: `(B, T, len(CALENDAR))`.
         hour: `(B, T)` local hour.
@@ -120,23 +109,33 @@ class DirectInputs:
             one ahead.
     """
 
-    regressors: Float
+    regressors: tuple[Float, ...]
     spread: Float
     calendar: Float
     hour: NDArray[np.int64]
     lead: NDArray[np.int64]
 
+    def apply(
+        self, weights: Sequence[NDArray[np.float32]], row: NDArray[np.int64], lead: NDArray[np.int64]
+    ) -> Float:
+        """Return forecasts `(B, T, 3)` by weights as `DirectForecast` has them, at `(B, T)` leads."""
+        cell = row[:, None], self.hour, lead
+        found = [np.einsum("btp,btp->bt", x, w[cell]) for x, w in zip(self.regressors, weights, strict=True)]
+        return np.stack(found, axis=-1)
+
+    def log_doubt(self, variance: Sequence[NDArray[np.float32]], row: NDArray[np.int64]) -> Float:
+        """Return by how much uncertain weights widen an error, as a logarithm `(B, T, 3)`: ½ log(1 + xᵀ V x).
+
+        The predictive variance of a linear regression. It is next to nothing on the kinds of day that the
+        record is full of, and large on one that it has hardly seen, such as its second Christmas.
+        """
+        leverage = [((x @ v[row]) * x).sum(axis=-1) for x, v in zip(self.regressors, variance, strict=True)]
+        return np.float32(0.5) * np.log1p(np.maximum(np.stack(leverage, axis=-1), np.float32(0.0)))
+
     def error_inputs(self, forecast: Float) -> Float:
         """Return `(B, T, 3, E)`: recent deviations, kind of day, and the forecast itself."""
         by_target = np.broadcast_to(self.calendar[:, :, None], (*forecast.shape, self.calendar.shape[-1]))
         return np.concatenate([self.spread, by_target, forecast[..., None]], axis=-1)
-
-
-class RegressorGroup(NamedTuple):
-    """Regressors that are shrunk alike, and whose forecast they serve."""
-
-    size: int
-    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,13 @@ class DirectColumns:
         left_out = {name for name, _ in SPREAD} | set(DIRECT_NAMES)
         return [i for i, name in enumerate(self.spec.skip_names) if name not in left_out]
 
-    @cached_property
-    def shape_free(self) -> NDArray[np.float64]:
+    def shape_free(self, target: str) -> NDArray[np.float64]:
         """Return `(P, P')`: the combinations of regressors that say nothing of the shape of a city's day.
 
         Seasonal levels enter as differences from their mean, and so do the last hours' levels; deviations as
         they are; calendar, weather and the constant, whose weights are one city's habits, not at all.
         """
-        combined = np.zeros((self.width, len(self.predictions)))
+        combined = np.zeros((sum(self.groups(target)), len(self.predictions)))
         np.fill_diagonal(combined, 1.0)
         combined[:LEVELS, self.levels_of_any_kind] -= 1.0 / LEVELS
         return combined
@@ -184,11 +182,13 @@ class DirectColumns:
         """Return the known-ahead columns of the calendar."""
         return [self.spec.known_names.index(name) for name in CALENDAR]
 
-    @cached_property
-    def weather(self) -> list[int]:
-        """Return the known-ahead columns of the weather, at the origin and as forecast."""
-        names = (*state_names(self.spec.observed_names), *forecast_names(self.spec.forecast_signals))
-        return [self.spec.known_names.index(name) for name in names]
+    def weather(self, target: str) -> list[list[int]]:
+        """Return the known-ahead columns of the weather that serves a target, group by group."""
+        states = (
+            state_names(self.spec.observed_names, group) if target in group.targets else () for group in STATE
+        )
+        groups = (*states, forecast_names(self.spec.forecast_signals))
+        return [[self.spec.known_names.index(name) for name in names] for names in groups]
 
     @cached_property
     def answer_known(self) -> list[int]:
@@ -196,34 +196,14 @@ class DirectColumns:
         names = (f"{target}_{name}" for target in self.spec.targets for name in DIRECT_NAMES)
         return [self.spec.known_names.index(name) for name in names]
 
-    @cached_property
-    def groups(self) -> tuple[RegressorGroup, ...]:
-        """Return the regressors, group by group: those of a group are shrunk alike."""
-        all_targets = self.spec.targets
-        recent = len(self.predictions) - LEVELS
-        state = (
-            RegressorGroup(len(state_features(group, self.spec.observed_names)), group.targets)
-            for group in STATE
-        )
-        forecasts = len(forecast_names(self.spec.forecast_signals))
-        return (
-            RegressorGroup(LEVELS, all_targets),
-            RegressorGroup(recent, all_targets),
-            RegressorGroup(len(self.calendar), all_targets),
-            *state,
-            RegressorGroup(forecasts, all_targets),
-            RegressorGroup(1, all_targets),
-        )
+    def groups(self, target: str) -> tuple[int, ...]:
+        """Return the sizes of a target's groups of regressors: those of a group are shrunk alike.
 
-    @property
-    def width(self) -> int:
-        """Return P."""
-        return sum(group.size for group in self.groups)
-
-    def used(self, target: str) -> NDArray[np.int64]:
-        """Return the regressors of a target; the weights of the others are 0."""
-        uses = np.repeat([target in group.targets for group in self.groups], [g.size for g in self.groups])
-        return np.flatnonzero(uses)
+        Seasonal levels, recent values, the last hours one by one, calendar, the weather's groups, a constant.
+        """
+        hourly = HOURLY_HOURS if target == HOURLY_TARGET else 0
+        recent, weather = len(self.predictions) - LEVELS, map(len, self.weather(target))
+        return LEVELS, recent, hourly, len(self.calendar), *weather, 1
 
     @property
     def error_inputs(self) -> int:
@@ -233,14 +213,16 @@ class DirectColumns:
     def inputs(self, windows: Windows) -> DirectInputs:
         """Read the regressions' inputs out of windows."""
         calendar = windows.known[..., self.calendar]
-        shared = np.concatenate(
-            [calendar, windows.known[..., self.weather], np.ones_like(calendar[..., :1])], axis=-1
-        )
-        own = windows.skip[..., self.predictions]
-        by_target = np.broadcast_to(shared[:, :, None], (*own.shape[:-1], shared.shape[-1]))
+        one = np.ones_like(calendar[..., :1])
+        regressors = []
+        for position, target in enumerate(self.spec.targets):
+            hourly = [windows.hourly] if target == HOURLY_TARGET else []
+            weather = windows.known[..., list(chain.from_iterable(self.weather(target)))]
+            own = windows.skip[..., position, self.predictions]
+            regressors.append(np.concatenate([own, *hourly, calendar, weather, one], axis=-1))
         lead = np.maximum(np.arange(windows.known.shape[1]) - windows.context_hours, 0)
         return DirectInputs(
-            np.concatenate([own, by_target], axis=-1),
+            tuple(regressors),
             windows.skip[..., self.spread],
             calendar,
             windows.local_hour,

@@ -89,34 +89,38 @@ class SeasonalHistory:
         means: Look-up of the means.
         recent: `(N, 3, len(RECENT))` levels and deviations just before each hour.
         spread: `(N, 3, len(SPREAD))` logarithm of the usual size of the deviations just before each hour.
-        one_step: `(N, 3, J)` predictions for each hour: means as known at the start of its local day, recent
-            ones at the start of the hour.
-        missing: `(N, 3)` 1.0 where no history exists at all and the predictions are 0.
+        level: `(N, 3)` the targets; where one is missing, what similar days had.
     """
 
     means: SeasonalMeans
     recent: NDArray[np.float32]
     spread: NDArray[np.float32]
-    one_step: NDArray[np.float32]
-    missing: NDArray[np.float32]
+    level: NDArray[np.float32]
 
     def ahead(
         self, hours: NDArray[np.int64], origins: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return predictions `(B, H, 3, J)` and missing flags `(B, H, 3)` for horizon hours.
+        """Return predictions `(B, T, 3, J)` and flags `(B, T, 3)`, 1.0 where no history exists and 0 stands.
 
-        Only values before the origin enter; similar-day means end before the origin's local day.
+        Only values before an hour's origin enter; similar-day means end before the origin's local day.
 
         Args:
-            hours: `(B, H)` grid positions, consecutive from the origin.
-            origins: `(B,)` grid position of the first unknown hour.
+            hours: `(B, T)` grid positions.
+            origins: Grid position of the first hour unknown to each; broadcast against `hours`.
         """
-        means, missing = self.means.lookup(hours, self.means.days.day[origins][:, None], origins[:, None])
-        lead = (hours - origins[:, None]).astype(np.float32)
+        origins = np.broadcast_to(origins, hours.shape)
+        means, missing = self.means.lookup(hours, self.means.days.day[origins], origins)
+        lead = (hours - origins).astype(np.float32)
         decay = np.exp(-lead[..., None] / _RECENT_DECAY_HOURS)
-        recent = self.recent[origins][:, None] * decay[:, :, None, :]
-        spread = np.broadcast_to(self.spread[origins][:, None], (*recent.shape[:-1], len(SPREAD)))
-        return _with_direct_columns(means, recent, spread), missing
+        recent = self.recent[origins] * decay[..., None, :]
+        return _with_direct_columns(means, recent, self.spread[origins]), missing
+
+    def before(self, origins: NDArray[np.int64], target: int, hours: int) -> NDArray[np.float32]:
+        """Return a target's last `hours` levels before each origin, newest first, `(..., hours)`.
+
+        Before the grid begins its first level stands.
+        """
+        return self.level[np.maximum(origins[..., None] - 1 - np.arange(hours), 0), target]
 
 
 def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHistory:
@@ -142,9 +146,13 @@ def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHisto
     }
     lookup = SeasonalMeans(days, values, tables, classes, _last_week_positions(days))
     means, missing = lookup.lookup(np.arange(len(values)), days.day, np.arange(len(values)))
-    recent = _recent(values, np.where(missing[..., None] > 0, np.float32(np.nan), means))
-    spread = _spread(values, np.where(missing > 0, np.float32(np.nan), means[..., _COLUMN["similar_8"]]))
-    return SeasonalHistory(lookup, recent, spread, _with_direct_columns(means, recent, spread), missing)
+    known = np.where(missing[..., None] > 0, np.float32(np.nan), means)
+    expected = known[..., _COLUMN["similar_8"]]
+    # A level of 0 would claim the year's mean: a silent hour had what similar days had.
+    level = np.where(np.isnan(values), expected, values)
+    return SeasonalHistory(
+        lookup, _recent(values, known, level), _spread(values, expected), np.nan_to_num(level, nan=0.0)
+    )
 
 
 def _with_direct_columns(*parts: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -172,22 +180,20 @@ def _fill(means: NDArray[np.float32]) -> NDArray[np.float32]:
     return missing.astype(np.float32)
 
 
-def _recent(values: NDArray[np.float32], means: NDArray[np.float32]) -> NDArray[np.float32]:
+def _recent(
+    values: NDArray[np.float32], means: NDArray[np.float32], level: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Return `(N, 3, len(RECENT))`: levels just before each hour, and deviations from similar days.
 
     Args:
         values: `(N, 3)`, NaN = missing.
         means: `(N, 3, 1 + means)`, each hour as known at the start of its local day, NaN = no history.
+        level: `(N, 3)` the values, similar days' where one is missing.
     """
     recent = np.empty((*values.shape, len(RECENT)), dtype=np.float32)
     for compared in dict.fromkeys(expectation for _, expectation, *_ in RECENT):
         columns = [i for i, (_, expectation, *_) in enumerate(RECENT) if expectation == compared]
-        if compared is None:
-            # A level of 0 would claim the year's mean: a silent hour had what similar days had.
-            expected = means[..., _COLUMN["similar_8"]]
-            deviation = np.where(np.isnan(values), expected, values)
-        else:
-            deviation = values - means[..., _COLUMN[compared]]
+        deviation = level if compared is None else values - means[..., _COLUMN[compared]]
         recent[..., columns] = trailing_mean(deviation, [RECENT[i][2] for i in columns])
     return recent
 

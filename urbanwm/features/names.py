@@ -61,6 +61,8 @@ RECENT: tuple[tuple[str, str | None, int, float], ...] = (
     ("level_12h", None, 12, math.inf),
     ("level_24h", None, 24, math.inf),
 )
+# The last two days hour by hour, newest first, say how a load goes on; other targets gain nothing by them.
+HOURLY_TARGET, HOURLY_HOURS = "energy_mwh", 48
 # How far the last hours were from similar days, as a logarithm: (name, trailing hours). Calm weeks are surer.
 SPREAD: tuple[tuple[str, int], ...] = (("spread_24h", 24), ("spread_168h", 168), ("spread_720h", 720))
 # What the direct forecast makes of all of these (`direct.py`): its prediction, and the logarithm of the usual
@@ -172,12 +174,12 @@ def state_features(group: StateGroup, observed: Iterable[str]) -> list[tuple[str
     return [feature for feature in group.features if feature[0] in present]
 
 
-def state_names(observed: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the weather state at the origin, for the signals that are observed."""
+def state_names(observed: Iterable[str], *groups: StateGroup) -> tuple[str, ...]:
+    """Return the names of the weather state at the origin, of some groups or all, for observed signals."""
     names = list(observed)
     return tuple(
         f"{signal}_{of}_last_{hours}h"
-        for group in STATE
+        for group in groups or STATE
         for signal, of, hours in state_features(group, names)
     )
 

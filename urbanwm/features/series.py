@@ -23,7 +23,7 @@ from urbanwm.features.columns import (
 )
 from urbanwm.features.direct import DirectForecast, fold_of, with_direct
 from urbanwm.features.history import SeasonalHistory, build_history
-from urbanwm.features.names import CITY_PREFIX, LEAD_NAMES
+from urbanwm.features.names import CITY_PREFIX, HOURLY_HOURS, HOURLY_TARGET, LEAD_NAMES
 from urbanwm.features.spec import FeatureSpec
 from urbanwm.features.usual import INDEX, traffic_level
 from urbanwm.features.weather import state_columns
@@ -121,7 +121,8 @@ class CitySeries:
                 allowed=f"{context_hours} to {len(self) - horizon_hours}",
             )
         hours = start[:, None] + np.arange(-context_hours, horizon_hours)
-        known, skip = self._known(hours, start, context_hours)
+        known_at = np.minimum(hours, start[:, None])
+        known, skip = self._known(hours, known_at)
         cities = self.spec.cities
         city_index = cities.index(self.city) if self.city in cities else -1
         windows = Windows(
@@ -132,6 +133,7 @@ class CitySeries:
             target=self.target[hours],
             target_mask=self.target_mask[hours],
             skip=skip,
+            hourly=self._hourly(known_at, context_hours),
             usual=self.usual[hours],
             local_hour=self.local_hour[hours],
             city_index=np.full(len(start), city_index, dtype=np.int64),
@@ -154,27 +156,40 @@ class CitySeries:
         return with_direct(windows, self.spec, direct, np.full(len(origins), direct.row(self.city)))
 
     def _known(
-        self, hours: NDArray[np.int64], origins: NDArray[np.int64], context_hours: int
+        self, hours: NDArray[np.int64], known_at: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return `known (B, T, K)` and `skip (B, T, 3, J)`: one step ahead in the context, then ahead."""
+        """Return `known (B, T, K)` and `skip (B, T, 3, J)` of hours, as known at the start of `known_at`.
+
+        In the context that is the hour itself, one step ahead; from the origin on it is the origin.
+        """
         shape = hours.shape
         if self.history is None:
             return np.zeros((*shape, 0), np.float32), np.zeros((*shape, self.target.shape[1], 0), np.float32)
-        past = hours[:, :context_hours]
-        ahead, ahead_missing = self.history.ahead(hours[:, context_hours:], origins)
-        skip = np.concatenate([self.history.one_step[past], ahead], axis=1)
-        missing = np.concatenate([self.history.missing[past], ahead_missing], axis=1)
-        lead = np.maximum(hours - origins[:, None], 0).astype(np.float32)
-        # The newest state is that of the hour itself in the context, that of the origin ahead of it.
-        state = self.state[np.minimum(hours, origins[:, None])]
+        skip, missing = self.history.ahead(hours, known_at)
+        lead = (hours - known_at).astype(np.float32)
         forecast = self.forecast[hours, lead.astype(np.int64) // HOURS_PER_DAY]
         absent = np.isnan(forecast)
-        parts = [self.calendar[hours], lead_features(lead), skip.reshape(*shape, -1), missing, state]
+        parts = [
+            self.calendar[hours],
+            lead_features(lead),
+            skip.reshape(*shape, -1),
+            missing,
+            self.state[known_at],
+        ]
         parts += [np.where(absent, np.float32(0.0), forecast), absent.astype(np.float32)]
         names = [name for name in self.spec.known_names if name.startswith(CITY_PREFIX)]
         own_city = np.array([name == f"{CITY_PREFIX}{self.city}" for name in names], np.float32)
         parts.append(np.broadcast_to(own_city, (*shape, len(names))))
         return np.concatenate(parts, axis=-1), skip
+
+    def _hourly(self, known_at: NDArray[np.int64], context_hours: int) -> NDArray[np.float32]:
+        """Return the last levels of `HOURLY_TARGET` before `known_at`, `(B, T, HOURLY_HOURS)`."""
+        if self.history is None:
+            return np.zeros((*known_at.shape, 0), np.float32)
+        until_origin = known_at[:, : context_hours + 1]
+        found = self.history.before(until_origin, self.spec.targets.index(HOURLY_TARGET), HOURLY_HOURS)
+        held = np.minimum(np.arange(known_at.shape[1]), context_hours)
+        return found[:, held]
 
 
 def lead_features(lead: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,6 +25,8 @@ class Windows:
         target: `(batch, time, 3)` normalised targets, 0 where missing.
         target_mask: `(batch, time, 3)` 1.0 = present.
         skip: `(batch, time, 3, skip)` seasonal predictions per target, normalised, for a linear skip path.
+        hourly: `(batch, time, HOURLY_HOURS)` the scaled `HOURLY_TARGET` in the hours before, newest first;
+            what similar days had where it is missing.
         usual: `(batch, time)` what the traffic level is divided by to give the index (see `usual.py`).
         local_hour: `(batch, time)` hour of the city's day, 0-23.
         city_index: `(batch,)` position of the city in `FeatureSpec.cities`, -1 for a city never seen.
@@ -38,6 +40,7 @@ class Windows:
     target: Float
     target_mask: Float
     skip: Float
+    hourly: Float
     usual: Float
     local_hour: NDArray[np.int64]
     city_index: NDArray[np.int64]

@@ -163,6 +163,7 @@ class Bundle:
             **{name: example[name] for name in ("observed", "observed_mask", "known", "action", "skip")},
             target=np.zeros((*example["skip"].shape[:3],), np.float32),
             target_mask=np.zeros((*example["skip"].shape[:3],), np.float32),
+            hourly=np.zeros((*example["skip"].shape[:2], 0), np.float32),
             usual=np.ones(example["skip"].shape[:2], np.float32),
             local_hour=np.zeros(example["skip"].shape[:2], np.int64),
             city_index=np.zeros(len(example["observed"]), dtype=np.int64),

@@ -14,15 +14,18 @@ from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import DirectColumns, DirectForecast
 from urbanwm.model.bundle_files import DIRECT
 
-NAMES, ARRAYS = "names", ("weights", "variance", "log_error", "error_weights")
+NAMES = "names"
+BY_TARGET, SHARED = ("weights", "variance"), ("log_error", "error_weights")
 
 
 def write_direct(direct: DirectForecast | None) -> bytes:
     """Return the file's content; without a direct forecast (the reference) it holds no arrays."""
     if direct is None:
         return save({})
+    arrays = {name: getattr(direct, name) for name in SHARED}
+    arrays |= {f"{name}.{i}": part for name in BY_TARGET for i, part in enumerate(getattr(direct, name))}
     names = np.frombuffer(json.dumps(direct.names).encode(), dtype=np.uint8)
-    return save({NAMES: names, **{name: np.ascontiguousarray(getattr(direct, name)) for name in ARRAYS}})
+    return save({NAMES: names, **{name: np.ascontiguousarray(array) for name, array in arrays.items()}})
 
 
 def read_direct(content: bytes, spec: FeatureSpec) -> DirectForecast | None:
@@ -38,14 +41,7 @@ def read_direct(content: bytes, spec: FeatureSpec) -> DirectForecast | None:
         raise BundleInvalid(f"the direct forecast cannot be read: {error}", field=DIRECT) from error
     if spec.kind == "reference":
         return None
-    columns = DirectColumns(spec)
-    cells = (len(names), len(spec.targets), HOURS_PER_DAY, spec.horizon_hours)
-    shapes = {
-        "weights": (*cells, columns.width),
-        "variance": (*cells[:2], columns.width, columns.width),
-        "log_error": cells,
-        "error_weights": (len(spec.targets), columns.error_inputs),
-    }
+    shapes = _shapes(len(names), spec)
     found = {name: array.shape for name, array in arrays.items()}
     if found != shapes or not names:
         raise BundleInvalid(
@@ -53,4 +49,18 @@ def read_direct(content: bytes, spec: FeatureSpec) -> DirectForecast | None:
         )
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise BundleInvalid("the direct forecast holds a value that is not finite", field=DIRECT)
-    return DirectForecast(tuple(names), **arrays)
+    weights, variance = (tuple(arrays[f"{name}.{i}"] for i in range(len(spec.targets))) for name in BY_TARGET)
+    return DirectForecast(tuple(names), weights, variance, *(arrays[name] for name in SHARED))
+
+
+def _shapes(rows: int, spec: FeatureSpec) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every array."""
+    columns, cells = DirectColumns(spec), (HOURS_PER_DAY, spec.horizon_hours)
+    shapes: dict[str, tuple[int, ...]] = {
+        "log_error": (rows, len(spec.targets), *cells),
+        "error_weights": (len(spec.targets), columns.error_inputs),
+    }
+    for position, target in enumerate(spec.targets):
+        width = sum(columns.groups(target))
+        shapes |= {f"weights.{position}": (rows, *cells, width), f"variance.{position}": (rows, width, width)}
+    return shapes

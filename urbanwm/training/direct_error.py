@@ -19,10 +19,10 @@ from urbanwm.features.direct import (
     DirectColumns,
     DirectForecast,
     fold_of,
-    log_doubt,
 )
 from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.training.direct_windows import chunks, counted
+from urbanwm.training.regressions import Double, Regressions
 
 ERROR_WINDOWS = 3_000
 """Windows per city that the usual error is measured on."""
@@ -31,8 +31,6 @@ START_WINDOWS = 60_000
 ERROR_PENALTY = 1e-3
 ERROR_SMOOTHING = 2.0
 """Hours and leads over which the usual error is smoothed."""
-
-Double = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,21 +64,6 @@ class _Judged(NamedTuple):
         return np.asarray(np.log(np.abs(self.error) + SMALLEST_ERROR))
 
 
-class Regressions(NamedTuple):
-    """Fitted regressions, R rows: `weights (R, 3, 24, L, P)` and their `variance (R, 3, P, P)`."""
-
-    weights: NDArray[np.float32]
-    variance: NDArray[np.float32]
-
-    def rows(self, chosen: slice) -> Regressions:
-        """Return some of the rows."""
-        return Regressions(*(part[chosen] for part in self))
-
-    def for_all_folds(self, row: int) -> Regressions:
-        """Return one row, repeated for each fold."""
-        return Regressions(*(np.repeat(part[[row]], FOLDS, axis=0) for part in self))
-
-
 def with_errors(
     series: Mapping[str, CitySeries],
     columns: DirectColumns,
@@ -108,7 +91,7 @@ def with_errors(
     weights = _explain(parts_of_excess)
     shift = {name: (centre * weights).sum(axis=-1)[:, None, None] for name, centre in centres.items()}
     own = np.stack([cells[name] - shift[name] for name in series])
-    strange = [_by_cell(_judge(city, columns, fitted.for_all_folds(0))) for city in series.values()]
+    strange = [_by_cell(_judge(city, columns, fitted.repeated(0, FOLDS))) for city in series.values()]
     unseen = np.mean([part - shift[name] for part, name in zip(strange, series, strict=True)], axis=0)
     log_error = np.concatenate([unseen[None], own]).astype(np.float32)
     direct = DirectForecast((UNSEEN, *series), *fitted, log_error, weights.astype(np.float32))
@@ -133,10 +116,9 @@ def _judge(
     errors, explaining, hours = [], [], []
     for origins, windows in chunks(city, most):
         inputs, fold = columns.inputs(windows), fold_of(origins)
-        cell = (fold[:, None], slice(None), inputs.hour, inputs.lead)
-        forecast = np.einsum("btsp,btsp->bts", inputs.regressors, left_out.weights[cell])
+        forecast = inputs.apply(left_out.weights, fold, inputs.lead)
         seen = counted(city, origins, windows) > 0
-        doubt = np.exp(log_doubt(inputs.regressors, left_out.variance[fold]))
+        doubt = np.exp(inputs.log_doubt(left_out.variance, fold))
         errors.append(np.where(seen, (windows.target - forecast) / doubt, np.nan))
         explaining.append(inputs.error_inputs(forecast))
         hours.append(inputs.hour)

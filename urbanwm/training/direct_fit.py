@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.calendar import HOURS_PER_DAY
-from urbanwm.features.direct import FOLDS, LEVELS, DirectColumns
-from urbanwm.training.direct_error import DirectFit, Regressions, with_errors
-from urbanwm.training.direct_sums import Double, Sums, solve, sums_of, variance
+from urbanwm.features.direct import FOLDS, DirectColumns
+from urbanwm.training.direct_error import DirectFit, with_errors
+from urbanwm.training.direct_sums import Sums, solve, sums_of, variance
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS
+from urbanwm.training.regressions import Double, Regression, Regressions
 
 POOLED_WINDOWS = 90_000
 """Windows of all cities together that the pooled weights and the penalties are chosen on."""
@@ -28,10 +28,12 @@ SMOOTHING_HOURS = (0.0, 1.0)
 """Candidates for how far an hour of the day borrows from its neighbours at the same lead."""
 CHOICE_LEADS = 5
 """Leads, spread over the horizon, that the choice is made on."""
-CHOICE_WINDOWS = 90 * HOURS_PER_DAY
-"""A record with fewer windows is too short to choose on: it takes the start."""
-START = (1e-2, 1e-2, 1e-2, 1e-1, 1e-1, 1e-1, 1e-1)
+CHOICE_DAYS = 90
+"""A record with fewer days is too short to choose on: it takes the start."""
+START = (1e-2, 1e-2, 1e-3, 1e-2, 1e-1, 1e-1, 1e-1, 1e-1)
 """Penalties of `DirectColumns.groups`, without that of the constant, that suit most records."""
+HOURLY_GROUP, HOURLY_MINIMUM_DAYS = 2, 300
+"""The last hours one by one are many regressors: with fewer days they are switched off."""
 CONSTANT_PENALTY = 1e-4
 UNSEEN_PENALTY = 1e-2
 
@@ -56,79 +58,52 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
     """
     columns = DirectColumns(spec)
     pooled = _pooled(series, columns)
-    shared = [_Shared.fit(pooled[target], columns, name) for target, name in enumerate(spec.targets)]
-    unseen = [part.unseen(pooled[target].whole(), columns) for target, part in enumerate(shared)]
+    shared = [
+        _Shared.fit(sums, columns.groups(name)) for sums, name in zip(pooled, spec.targets, strict=True)
+    ]
     seen = {}
     for name, city in series.items():
         # Summed again where there are several: the sums of a hundred cities at once are gigabytes.
-        sums = sums_of(city, columns) if len(series) > 1 else None
-        seen[name] = _together(
-            [part.own(sums[target]) if sums else part.all_cities for target, part in enumerate(shared)],
-            shared,
-            columns,
-        )
-    rows = [_together(unseen, shared, columns), *(part.rows(slice(0, 1)) for part in seen.values())]
-    fitted = Regressions(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
-    return with_errors(
-        series, columns, fitted, {name: part.rows(slice(1, None)) for name, part in seen.items()}
-    )
-
-
-class _Solved(NamedTuple):
-    """One target's regressions, R rows: weights `(R, 24, L, P')` beyond the mean of the levels."""
-
-    weights: Double
-    variance: Double
-    """`(R, P', P')`."""
+        own = sums_of(city, columns) if len(series) > 1 else [None] * len(shared)
+        seen[name] = Regressions.of([part.own(sums) for part, sums in zip(shared, own, strict=True)])
+    unseen = [
+        Regression(_shape_free(sums.without(None), columns.shape_free(name)), part.all_cities.variance[:1])
+        for part, sums, name in zip(shared, pooled, spec.targets, strict=True)
+    ]
+    fitted = [Regressions.of(unseen), *(part.rows(slice(0, 1)) for part in seen.values())]
+    left_out = {name: part.rows(slice(1, None)) for name, part in seen.items()}
+    return with_errors(series, columns, Regressions.stacked(fitted), left_out)
 
 
 class _Shared(NamedTuple):
-    """What all cities' sums say of one target: its regressors, P' of P, their penalties, the solution."""
+    """What all cities' sums say of one target: penalties and regressions."""
 
-    used: NDArray[np.int64]
     choice: _Choice
     penalty: Double
-    all_cities: _Solved
+    all_cities: Regression
     """Row 0 from everything, row 1 + k without fold k."""
 
     @classmethod
-    def fit(cls, pooled: Sums, columns: DirectColumns, target: str) -> _Shared:
+    def fit(cls, pooled: Sums, sizes: Sequence[int]) -> _Shared:
         """Choose the penalties and solve."""
-        sizes = [group.size if target in group.targets else 0 for group in columns.groups]
         choice = _choose(pooled, sizes)
         penalty = _penalty(choice, sizes)
-        return cls(columns.used(target), choice, penalty, _solved(pooled, choice, penalty))
+        return cls(choice, penalty, _solved(pooled, choice, penalty))
 
-    def own(self, sums: Sums) -> _Solved:
-        """Return a city's regressions, pulled to everyone's; rows as in `all_cities`."""
-        return _solved(sums, self.choice, self.penalty, self.all_cities.weights)
-
-    def unseen(self, pooled: Sums, columns: DirectColumns) -> _Solved:
-        """Return one row for a city never seen."""
-        return _Solved(_shape_free(pooled, columns, self.used)[None], self.all_cities.variance[:1])
+    def own(self, sums: Sums | None) -> Regression:
+        """Return a city's regression, pulled to everyone's; without sums everyone's."""
+        return self.all_cities if sums is None else _solved(sums, self.choice, self.penalty, self.all_cities)
 
 
-def _solved(sums: Sums, choice: _Choice, penalty: Double, pull: Double | None = None) -> _Solved:
+def _solved(sums: Sums, choice: _Choice, penalty: Double, pull: Regression | None = None) -> Regression:
     """Solve with all windows and without each fold, pulled to `pull` (rows of the same kind)."""
     smooth = sums.smoothed(choice.smoothing_hours)
-    parts = [smooth.whole(), *(smooth.without(fold) for fold in range(FOLDS))]
-    exact = [sums.whole(), *(sums.without(fold) for fold in range(FOLDS))]
-    weights = [solve(part, penalty, None if pull is None else pull[row]) for row, part in enumerate(parts)]
-    return _Solved(np.stack(weights), np.stack([variance(part, penalty) for part in exact]))
-
-
-def _together(solved: Sequence[_Solved], shared: Sequence[_Shared], columns: DirectColumns) -> Regressions:
-    """Lay the targets' regressions out over all regressors, zero for those of other targets."""
-    (rows, *cells, _), width = solved[0].weights.shape, columns.width
-    weights = np.zeros((rows, len(solved), *cells, width), np.float32)
-    spread = np.zeros((rows, len(solved), width, width), np.float32)
-    weights[..., :LEVELS] = 1.0 / LEVELS
-    for target, (part, found) in enumerate(zip(shared, solved, strict=True)):
-        wide = np.zeros((rows, *cells, width))
-        wide[..., part.used] = found.weights
-        weights[:, target] += wide
-        spread[:, target, part.used[:, None], part.used] = found.variance
-    return Regressions(weights, spread)
+    weights, spread = [], []
+    for row, fold in enumerate((None, *range(FOLDS))):
+        towards = None if pull is None else pull.weights[row]
+        weights.append(solve(smooth.without(fold), penalty, towards))
+        spread.append(variance(sums.without(fold), penalty))
+    return Regression(np.stack(weights), np.stack(spread))
 
 
 def _pooled(series: Mapping[str, CitySeries], columns: DirectColumns) -> list[Sums]:
@@ -147,8 +122,13 @@ def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
 
     One setting is varied at a time, from a start that suits most records: enough, as the optimum is flat.
     """
-    start = _Choice((*START[: len(sizes) - 1],), 0.0)
-    if sums.rows[:, :, 0].sum() < CHOICE_WINDOWS:
+    days = sums.rows[:, :, 0].sum() / HOURS_PER_DAY
+    penalties, varied = list(START), [group for group, size in enumerate(sizes[:-1]) if size]
+    if days < HOURLY_MINIMUM_DAYS:
+        penalties[HOURLY_GROUP] = PENALTIES[-1]
+        varied = [group for group in varied if group != HOURLY_GROUP]
+    start = _Choice(tuple(penalties), 0.0)
+    if days < CHOICE_DAYS:
         return start
     leads = np.linspace(0, sums.rows.shape[2] - 1, CHOICE_LEADS).round().astype(np.int64)
     judged = Sums(*(part[:, :, leads] for part in sums))
@@ -158,20 +138,20 @@ def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
         return _left_out_error(judged, smoothed[choice.smoothing_hours], _penalty(choice, sizes))
 
     best, least = start, error(start)
-    for setting in range(len(sizes)):
-        for candidate in _alternatives(best, setting, sizes):
+    for setting in (*varied, len(START)):
+        for candidate in _alternatives(best, setting):
             found = error(candidate)
             if found < least:
                 best, least = candidate, found
     return best
 
 
-def _alternatives(choice: _Choice, setting: int, sizes: Sequence[int]) -> list[_Choice]:
+def _alternatives(choice: _Choice, setting: int) -> list[_Choice]:
     """Return the choices that differ in one setting: a group's penalty, or, last, the smoothing."""
     if setting == len(choice.penalties):
         return [choice._replace(smoothing_hours=hours) for hours in SMOOTHING_HOURS]
     changed = []
-    for penalty in PENALTIES if sizes[setting] else ():
+    for penalty in PENALTIES:
         penalties = list(choice.penalties)
         penalties[setting] = penalty
         changed.append(choice._replace(penalties=tuple(penalties)))
@@ -183,20 +163,19 @@ def _penalty(choice: _Choice, sizes: Sequence[int]) -> Double:
     return np.repeat([*choice.penalties, CONSTANT_PENALTY], sizes)
 
 
-def _shape_free(sums: Sums, columns: DirectColumns, used: NDArray[np.int64]) -> Double:
-    """Return weights `(24, L, P')` for a city never seen, smoothed over all hours of the day."""
-    combined = columns.shape_free[used]
+def _shape_free(sums: Sums, combined: Double) -> Double:
+    """Return weights `(1, 24, L, P)` for a city never seen, smoothed over all hours of the day."""
     everywhere = Sums(*(np.broadcast_to(part.mean(axis=0), part.shape) for part in sums))
     reduced = everywhere._replace(
         gram=combined.T @ everywhere.gram @ combined, moment=everywhere.moment @ combined
     )
     solved: Double = solve(reduced, np.full(combined.shape[1], UNSEEN_PENALTY)) @ combined.T
-    return solved
+    return solved[None]
 
 
 def _left_out_error(sums: Sums, smooth: Sums, penalty: Double) -> float:
     """Return the sum of squared errors over all folds, each forecast by the others."""
-    total, whole = 0.0, smooth.whole()
+    total, whole = 0.0, smooth.without(None)
     for fold in range(FOLDS):
         rest = Sums(*(everything - part[fold] for everything, part in zip(whole, smooth, strict=True)))
         weights = solve(rest, penalty)

@@ -12,9 +12,9 @@ from urbanwm.features import CitySeries
 from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import FOLDS, LEVELS, DirectColumns, fold_of
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS, chunks, counted
+from urbanwm.training.regressions import Double
 
 Floats = NDArray[np.floating[Any]]
-Double = NDArray[np.float64]
 
 
 class Sums(NamedTuple):
@@ -50,13 +50,12 @@ class Sums(NamedTuple):
         for total, part in zip(self, more, strict=True):
             np.add(total, part, out=total)
 
-    def without(self, fold: int) -> Sums:
-        """Return the sums over all folds but one, `(24, L, …)`."""
-        return Sums(*(part.sum(axis=0) - part[fold] for part in self))
-
-    def whole(self) -> Sums:
-        """Return the sums over all folds."""
-        return Sums(*(part.sum(axis=0) for part in self))
+    def without(self, fold: int | None) -> Sums:
+        """Return the sums over all folds but one (None: over all), `(24, L, …)`."""
+        whole = (part.sum(axis=0) for part in self)
+        if fold is None:
+            return Sums(*whole)
+        return Sums(*(total - part[fold] for total, part in zip(whole, self, strict=True)))
 
     def smoothed(self, hours: float) -> Sums:
         """Return sums in which every hour of the day borrows from its neighbours."""
@@ -68,12 +67,12 @@ class Sums(NamedTuple):
 def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WINDOWS) -> list[Sums]:
     """Add up each target's products over a record; hours around a clock change are left out."""
     spec, leads = columns.spec, np.arange(columns.spec.horizon_hours)
-    used = [columns.used(name) for name in spec.targets]
-    sums = [Sums.zeros(len(leads), len(part)) for part in used]
+    sums = [Sums.zeros(len(leads), sum(columns.groups(name))) for name in spec.targets]
     for origins, windows in chunks(series, most):
         inputs = columns.inputs(windows).regressors
         seen = counted(series, origins, windows)
-        residual = (windows.target - inputs[..., :LEVELS].mean(axis=-1)) * seen
+        levels = np.stack([x[..., :LEVELS].mean(axis=-1) for x in inputs], axis=-1)
+        residual = (windows.target - levels) * seen
         hour = windows.local_hour[:, 0]
         regular = (windows.local_hour == (hour[:, None] + leads) % HOURS_PER_DAY).all(axis=1)
         cell = fold_of(origins) * HOURS_PER_DAY + hour
@@ -82,7 +81,7 @@ def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WIND
             pick = np.flatnonzero((cell == number) & regular)
             for target, total in enumerate(sums):
                 weight = seen[pick, :, target].T
-                x = inputs[pick, :, target][..., used[target]].swapaxes(0, 1) * weight[..., None]
+                x = inputs[target][pick].swapaxes(0, 1) * weight[..., None]
                 total.include(
                     (fold, (first + leads) % HOURS_PER_DAY, leads), x, residual[pick, :, target].T, weight
                 )

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable
 from urbanwm.features import CitySeries, FeatureSpec, Windows
-from urbanwm.features.names import CITY_PREFIX, COOLING, DEGREES_OF, HEATING, RECENT, forecast_names
+from urbanwm.features.names import (
+    CITY_PREFIX,
+    COOLING,
+    DEGREES_OF,
+    HEATING,
+    HOURLY_TARGET,
+    RECENT,
+    forecast_names,
+)
 from urbanwm.model.config import RECENT_NAME, TrainingConfig
 
 HOURS_PER_DAY = 24
@@ -153,7 +161,7 @@ def hide_signals(
     """
     context, hours = windows.context_hours, windows.observed.shape[1]
     observed, mask = windows.observed.copy(), windows.observed_mask.copy()
-    known, skip = windows.known.copy(), windows.skip.copy()
+    known, skip, hourly = windows.known.copy(), windows.skip.copy(), windows.hourly.copy()
     for group in _signal_groups(spec):
         rows = np.flatnonzero(random.random(len(windows)) < probability)
         length = random.integers(1, context + 1, size=len(rows))
@@ -177,11 +185,14 @@ def hide_signals(
                         skip[rows, :, group[0], j] += usual * (silent >= span_hours)
                         copy = spec.known_names.index(f"{spec.targets[group[0]]}_{name}")
                         known[rows, :, copy] = skip[rows, :, group[0], j]
+            if spec.targets[group[0]] == HOURLY_TARGET:
+                similar = skip[rows, :context, group[0], spec.skip_names.index("similar_8")]
+                hourly[rows] = _without_hours(hourly[rows], similar, context - length)
             _forget_history(known, skip, spec, group[0], rows[forgotten])
     for absent, value in _whole_window(spec):
         rows = np.flatnonzero(random.random(len(windows)) < probability)
         known[rows[:, None, None], np.arange(hours)[:, None], absent] = value
-    return replace(windows, observed=observed, observed_mask=mask, known=known, skip=skip)
+    return replace(windows, observed=observed, observed_mask=mask, known=known, skip=skip, hourly=hourly)
 
 
 def _signal_groups(spec: FeatureSpec) -> list[list[int]]:
@@ -205,6 +216,22 @@ def _similar_level(
     end = np.minimum(np.arange(skip.shape[1]), context)
     begin = np.maximum(end - span_hours, 0)
     return np.asarray((total[:, end] - total[:, begin]) / np.maximum(end - begin, 1), dtype=np.float32)
+
+
+def _without_hours(
+    hourly: NDArray[np.float32], similar: NDArray[np.float32], silent_from: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the last hours `(n, T, HOURLY_HOURS)` with what similar days had `(n, C)` in the silent ones.
+
+    Args:
+        hourly: As `Windows.hourly`.
+        similar: Of each context hour.
+        silent_from: `(n,)` first context hour without a value.
+    """
+    hours, context = hourly.shape[1], similar.shape[1]
+    seen = np.minimum(np.arange(hours), context)[:, None] - 1 - np.arange(hourly.shape[2])
+    silent = seen >= silent_from[:, None, None]
+    return np.where(silent, similar[:, np.maximum(seen, 0)], hourly)
 
 
 def _whole_window(spec: FeatureSpec) -> list[tuple[list[int], NDArray[np.float32]]]:
