@@ -1,10 +1,10 @@
 """Measure feature building: hours per second of one core, against pandas, polars and duckdb at the same work.
 
-    python benchmarks/features.py               # 10 years of one city
-    python benchmarks/features.py --years 50    # 438,300 hours
+    python -m benchmarks.features               # 10 years of one city
+    python -m benchmarks.features --years 50    # 438,300 hours
 
 Prints one JSON document. Every side gets the same hourly frame (8 signals, 3 % missing) and, for nothing, the
-small table of local days; it runs on one thread and materialises the same 120 columns as float32: normalised
+small table of local days; it runs on one thread and materialises the same columns (140) as float32: scaled
 signals and 24 h changes with masks, calendar, last week's value, means of similar days, trailing deviations
 and levels, their spread, weather state. All values are compared with UrbanWM's before anything is timed.
 Seconds are processor time, so a busy neighbour does not count. A peer that is not installed is left out, and
@@ -28,7 +28,14 @@ from benchmarks.feature_peers import PEERS, Task
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import CityCalendar, CitySeries, FeatureSpec, build_series
 from urbanwm.features.calendar import CALENDAR_NAMES, local_days
-from urbanwm.features.names import DIRECT_NAMES, known_names, observed_names, scaled_signals, skip_names
+from urbanwm.features.names import (
+    DIRECT_NAMES,
+    known_names,
+    observed_names,
+    scaled_signals,
+    skip_names,
+    state_names,
+)
 from urbanwm.features.scaling import fit_scaler
 
 CITY, ZONE = "bench", "Europe/Berlin"
@@ -77,9 +84,17 @@ def specification(frame: pd.DataFrame) -> FeatureSpec:
     )
 
 
+def one_step_ahead(series: CitySeries) -> tuple[np.ndarray, np.ndarray]:
+    """Return what each hour's past says of it, as windows look it up: `(N, 3, J)`, and what is missing."""
+    if series.history is None:
+        raise ValueError("the reference has no seasonal history")
+    hours = np.arange(len(series))
+    return series.history.ahead(hours, hours)
+
+
 def columns_of(series: CitySeries) -> dict[str, np.ndarray]:
     """Return the columns that the peers have to give, by name."""
-    assert series.history is not None
+    one_step, missing = one_step_ahead(series)
     names = series.spec.observed_names
     columns = {f"obs_{name}": series.observed[:, i] for i, name in enumerate(names)}
     columns |= {f"mask_{name}": series.observed_mask[:, i] for i, name in enumerate(names)}
@@ -87,9 +102,9 @@ def columns_of(series: CitySeries) -> dict[str, np.ndarray]:
     columns |= {name: series.calendar[:, i] for i, name in enumerate(known)}
     for i, target in enumerate(TARGETS):
         for j, name in enumerate(name for name in series.spec.skip_names if name not in DIRECT_NAMES):
-            columns[f"{target}_{name}"] = series.history.one_step[:, i, j]
-        columns[f"{target}_missing"] = series.history.missing[:, i]
-    states = [name for name in series.spec.known_names if name.endswith(("_last_1h", "_last_6h"))]
+            columns[f"{target}_{name}"] = one_step[:, i, j]
+        columns[f"{target}_missing"] = missing[:, i]
+    states = state_names(series.spec.observed_names)
     return columns | {f"state_{name}": series.state[:, i] for i, name in enumerate(states)}
 
 
@@ -134,7 +149,7 @@ def main() -> None:
     frame = record(parser.parse_args().years * HOURS_PER_YEAR)
     spec = specification(frame)
     expected, task = columns_of(build_series(frame, CITY, spec)), task_of(frame, spec)
-    seconds = {"urbanwm": processor_seconds(lambda: build_series(frame, CITY, spec))}
+    seconds = {"urbanwm": processor_seconds(lambda: one_step_ahead(build_series(frame, CITY, spec)))}
     left_out, differences = {}, {}
     for name, load in PEERS.items():
         try:

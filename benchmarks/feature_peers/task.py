@@ -12,7 +12,14 @@ import pandas as pd
 from urbanwm.features.calendar import REST_DAY, SUNDAY
 from urbanwm.features.names import (
     CHANGE_SUFFIX,
+    COOLING,
+    COOLING_ABOVE_C,
+    DEGREES_OF,
+    HEATING,
+    HEATING_BELOW_C,
     SIMILAR_DAYS,
+    STATE,
+    state_features,
 )
 
 # Which mean stands in for a missing one: as `urbanwm.features.history` has it, longer counts included.
@@ -73,6 +80,21 @@ class Task:
     def signals(self) -> list[str]:
         """The signals that are normalised."""
         return [name for name in self.observed if not name.endswith(CHANGE_SUFFIX)]
+
+    @property
+    def state(self) -> dict[str, tuple[str, str, int]]:
+        """The weather state by column: signal, what of it, and hours averaged."""
+        features = (feature for group in STATE for feature in state_features(group, self.observed))
+        return {f"state_{signal}_{of}_last_{span}h": (signal, of, span) for signal, of, span in features}
+
+    @property
+    def degrees(self) -> dict[str, tuple[float, int]]:
+        """Limit and side (1 above, -1 below) of what calls for heating or cooling, in normalised degrees."""
+        mean, std = self.mean[DEGREES_OF], self.std[DEGREES_OF]
+        return {
+            HEATING: ((HEATING_BELOW_C - mean) / std, -1),
+            COOLING: ((COOLING_ABOVE_C - mean) / std, 1),
+        }
 
     def days(self) -> pd.DataFrame:
         """The local days with the weekday on which a holiday counts as Sunday."""

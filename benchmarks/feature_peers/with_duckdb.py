@@ -19,12 +19,12 @@ from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.features.names import (
     CHANGE_HOURS,
     CHANGE_SUFFIX,
+    DEGREES_OF,
     LOG_SIGNALS,
     RECENT,
     SIMILAR_DAYS,
     SPREAD,
-    STATE_HOURS,
-    STATE_SIGNALS,
+    USUAL_WEATHER_HOURS,
 )
 
 
@@ -90,16 +90,38 @@ def _sql(task: Task) -> str:
     g0 AS (SELECT date, hour, {", ".join([*means, *week])} FROM grid),
     {", ".join(steps)},
     joined AS (SELECT * FROM hourly JOIN {last} USING (date, hour)
-               JOIN (SELECT * REPLACE (date::DATE AS date) FROM days) USING (date) JOIN clock USING (hour))
-    SELECT {", ".join(_sql_columns(task))} FROM joined ORDER BY timestamp"""
+               JOIN (SELECT * REPLACE (date::DATE AS date) FROM days) USING (date) JOIN clock USING (hour)),
+    degreed AS (SELECT *, {_sql_degrees(task)} FROM joined),
+    weathered AS (SELECT *, {_sql_weather(task)} FROM degreed)
+    SELECT {", ".join(_sql_columns(task))} FROM weathered ORDER BY timestamp"""
+
+
+def _before(value: str, span: int) -> str:
+    return f"avg({value}) OVER (ORDER BY timestamp ROWS BETWEEN {span} PRECEDING AND 1 PRECEDING)"
+
+
+def _sql_degrees(task: Task) -> str:
+    """Return what calls for heating and cooling; `greatest` of a missing value would be the other one."""
+    seen = f"CASE WHEN {DEGREES_OF} IS NOT NULL THEN"
+    return ", ".join(
+        f"{seen} greatest({side} * ({DEGREES_OF} - {limit!r}), 0) END AS {name}"
+        for name, (limit, side) in task.degrees.items()
+    )
+
+
+def _sql_weather(task: Task) -> str:
+    """Return the anomaly, the change or the value itself of the weather, hour by hour."""
+    kinds = {
+        "anomaly": lambda n: f"{n} - coalesce({_before(n, USUAL_WEATHER_HOURS)}, 0)",
+        "change": lambda n: f"{n} - lag({n}, {CHANGE_HOURS}) OVER (ORDER BY timestamp)",
+        "mean": lambda n: n,
+    }
+    wanted = sorted({(signal, of) for signal, of, _ in task.state.values()})
+    return ", ".join(f"{kinds[of](signal)} AS weather_{signal}_{of}" for signal, of in wanted)
 
 
 def _sql_columns(task: Task) -> list[str]:
     """Return the expressions of the last step."""
-
-    def before(value: str, span: int) -> str:
-        return f"avg({value}) OVER (ORDER BY timestamp ROWS BETWEEN {span} PRECEDING AND 1 PRECEDING)"
-
     out = {f"obs_{n}": f"coalesce({n}, 0)" for n in task.observed}
     out |= {f"mask_{n}": f"{n} IS NOT NULL" for n in task.observed}
     daily = (c for c in task.daily if c not in ("date", "day_class", "weekday"))
@@ -110,13 +132,12 @@ def _sql_columns(task: Task) -> list[str]:
         for name, compared, span, _ in RECENT:
             expected = f"{t}_{compared or LEVEL_STAND_IN}"
             value = f"coalesce({t}, {expected})" if compared is None else f"{t} - {expected}"
-            out[f"{t}_{name}"] = f"coalesce({before(value, span)}, 0)"
+            out[f"{t}_{name}"] = f"coalesce({_before(value, span)}, 0)"
         for name, span in SPREAD:
-            size = before(f"abs({t} - {t}_similar_8)", span)
+            size = _before(f"abs({t} - {t}_similar_8)", span)
             out[f"{t}_{name}"] = f"coalesce(ln({size} + {SMALLEST_ERROR}), 0)"
     out |= {
-        f"state_{n}_last_{span}h": f"coalesce({before(n, span)}, 0)"
-        for n in STATE_SIGNALS
-        for span in STATE_HOURS
+        column: f"coalesce({_before(f'weather_{signal}_{of}', span)}, 0)"
+        for column, (signal, of, span) in task.state.items()
     }
     return [f"({value})::FLOAT AS {name}" for name, value in out.items()]

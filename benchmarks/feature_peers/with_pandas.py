@@ -22,12 +22,12 @@ from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.features.names import (
     CHANGE_HOURS,
     CHANGE_SUFFIX,
+    DEGREES_OF,
     LOG_SIGNALS,
     RECENT,
     SIMILAR_DAYS,
     SPREAD,
-    STATE_HOURS,
-    STATE_SIGNALS,
+    USUAL_WEATHER_HOURS,
 )
 
 
@@ -66,10 +66,16 @@ def _pandas(task: Task) -> pd.DataFrame:
         for name, span in SPREAD:
             spread = np.log(size.rolling(span, min_periods=1).mean() + SMALLEST_ERROR)
             out[f"{target}_{name}"] = spread.fillna(0.0)
-    for name in STATE_SIGNALS:
-        before = z[name].shift(1)
-        for span in STATE_HOURS:
-            out[f"state_{name}_last_{span}h"] = before.rolling(span, min_periods=1).mean().fillna(0.0)
+    weather = {
+        name: (side * (z[DEGREES_OF] - limit)).clip(lower=0.0) for name, (limit, side) in task.degrees.items()
+    }
+    for column, (signal, of, span) in task.state.items():
+        values = weather.get(signal, z.get(signal))
+        if of == "anomaly":
+            values = values - values.shift(1).rolling(USUAL_WEATHER_HOURS, min_periods=1).mean().fillna(0.0)
+        elif of == "change":
+            values = values.diff(CHANGE_HOURS)
+        out[column] = values.shift(1).rolling(span, min_periods=1).mean().fillna(0.0)
     return pd.DataFrame({name: column.astype(np.float32) for name, column in out.items()})
 
 

@@ -20,12 +20,12 @@ from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.features.names import (
     CHANGE_HOURS,
     CHANGE_SUFFIX,
+    DEGREES_OF,
     LOG_SIGNALS,
     RECENT,
     SIMILAR_DAYS,
     SPREAD,
-    STATE_HOURS,
-    STATE_SIGNALS,
+    USUAL_WEATHER_HOURS,
 )
 
 
@@ -44,6 +44,23 @@ def load_polars() -> Callable[[Task], Run]:
         return Run(work, lambda table: {name: table[name].to_numpy() for name in table.columns})
 
     return prepare
+
+
+def _polars_state(pl: Any, task: Task, signal: str, of: str, span: int) -> Any:  # noqa: ANN401 - see load_polars
+    """Return one column of the weather state."""
+
+    def before(values: Any, hours: int) -> Any:  # noqa: ANN401
+        return values.shift(1).rolling_mean(hours, min_samples=1).fill_null(0.0)
+
+    values = pl.col(signal)
+    if signal in task.degrees:
+        limit, side = task.degrees[signal]
+        values = (side * (pl.col(DEGREES_OF) - limit)).clip(0.0)
+    if of == "anomaly":
+        values = values - before(values, USUAL_WEATHER_HOURS)
+    elif of == "change":
+        values = values.diff(CHANGE_HOURS)
+    return before(values, span)
 
 
 def _polars(pl: Any, task: Task, hours: Any, days: Any, clock: Any) -> Any:  # noqa: ANN401 - see load_polars
@@ -120,9 +137,5 @@ def _polars(pl: Any, task: Task, hours: Any, days: Any, clock: Any) -> Any:  # n
             .alias(f"{target}_{name}")
             for name, span in SPREAD
         ]
-    out += [
-        pl.col(n).shift(1).rolling_mean(span, min_samples=1).fill_null(0.0).alias(f"state_{n}_last_{span}h")
-        for n in STATE_SIGNALS
-        for span in STATE_HOURS
-    ]
+    out += [_polars_state(pl, task, *feature).alias(name) for name, feature in task.state.items()]
     return table.select(expression.cast(pl.Float32) for expression in out)
