@@ -20,7 +20,6 @@ from urbanwm.features.direct import (
     DirectForecast,
     fold_of,
 )
-from urbanwm.features.history import SMALLEST_ERROR
 from urbanwm.training.direct_windows import chunks, counted
 from urbanwm.training.regressions import Double, Regressions
 
@@ -29,8 +28,11 @@ ERROR_WINDOWS = 3_000
 START_WINDOWS = 60_000
 """Windows of all cities together that say where a head begins."""
 ERROR_PENALTY = 1e-3
-ERROR_SMOOTHING = 2.0
+ERROR_SMOOTHING = 1.0
 """Hours and leads over which the usual error is smoothed."""
+SMALLEST_ERROR = 3e-3
+"""Added to an error, in standard deviations, before its logarithm: a lucky hit is no evidence of precision. A
+larger one would be a size of its own to a load in its first hours, whose errors are a hundredth."""
 
 
 @dataclass(frozen=True)
