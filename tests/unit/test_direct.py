@@ -13,6 +13,7 @@ from tests.small_world import bundle_folder, random_direct, small_city, small_ex
 from urbanwm.errors import BundleInvalid
 from urbanwm.features import CitySeries, FeatureSpec, build_series, build_spec
 from urbanwm.features.direct import FOLDS, PART_HOURS, DirectColumns, fold_of
+from urbanwm.features.names import HOURLY_HOURS
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.direct_file import read_direct, write_direct
 from urbanwm.training.direct_error import DirectFit
@@ -143,6 +144,67 @@ def test_a_hidden_signal_is_hidden_from_the_direct_forecast_too() -> None:
     assert gone.any()
     assert not hidden.skip[gone][:, answer].any()
     assert (hidden.skip[~gone][:, answer] != windows.skip[~gone][:, answer]).any()
+
+
+def test_an_hour_of_the_context_is_forecast_as_by_an_origin_there() -> None:
+    spec, series = _record(60)
+    spec = replace(spec, direct=random_direct(spec))
+    series = replace(series, spec=spec)
+    windows = series.windows([900], 12, 12)
+    for hour in (0, 5, 11):
+        there = series.windows([900 - 12 + hour], 12, 12)
+        np.testing.assert_array_equal(windows.skip[0, hour], there.skip[0, 12])
+        np.testing.assert_array_equal(windows.hourly[0, hour], there.hourly[0, 12])
+
+
+def test_the_last_hours_come_newest_first_and_stand_from_the_origin_on() -> None:
+    _, series = _record(60)
+    windows, load = series.windows([900], 12, 12), series.spec.targets.index("energy_mwh")
+    seen = series.target_mask[900 - HOURLY_HOURS : 900, load][::-1] > 0
+    expected = series.target[900 - HOURLY_HOURS : 900, load][::-1]
+    np.testing.assert_array_equal(windows.hourly[0, 12][seen], expected[seen])
+    assert (windows.hourly[0, 12:] == windows.hourly[0, 12]).all()
+
+
+def test_silent_hours_of_a_load_count_as_what_similar_days_had() -> None:
+    spec, series = _record(60)
+    windows = series.windows(np.arange(900, 940), 12, 12)
+    hidden = hide_signals(windows, spec, 0.9, np.random.default_rng(0))
+    load = spec.targets.index("energy_mwh")
+    changed = hidden.hourly != windows.hourly
+    known = hidden.known[:, 0, spec.known_names.index("energy_mwh_history_missing")] == 0.0
+    row = np.flatnonzero(changed[:, 12, 0] & known)[0]
+    silent = int(changed[row, 12].sum())
+    similar = hidden.skip[row, 12 - silent : 12, load, spec.skip_names.index("similar_8")][::-1]
+    np.testing.assert_array_equal(hidden.hourly[row, 12, :silent], similar)
+    np.testing.assert_array_equal(hidden.hourly[row, 12, silent:], windows.hourly[row, 12, silent:])
+
+
+def test_a_kind_of_day_that_the_record_has_hardly_seen_is_forecast_with_a_wider_error(
+    fitted: tuple[FeatureSpec, CitySeries, DirectFit],
+) -> None:
+    spec, series, fit = fitted
+    columns, row = DirectColumns(spec), np.ones(1, dtype=np.int64)
+    inputs = columns.inputs(series.windows([24 * 60], 0, 12))
+    strange = columns.inputs(series.windows([24 * 60], 0, 12))
+    bridge = len(columns.predictions) + columns.calendar.index(spec.known_names.index("is_bridge_day"))
+    traffic = spec.targets.index("traffic_index")
+    strange.regressors[traffic][..., bridge] = 1.0  # never seen in these eighty days
+    usual, wide = (part.log_doubt(fit.direct.variance, row)[..., traffic] for part in (inputs, strange))
+    assert (usual >= 0.0).all()
+    assert usual.max() < 0.3
+    assert wide.min() > usual.max() + 0.3
+
+
+def test_a_short_record_does_not_learn_the_last_hours_one_by_one(
+    fitted: tuple[FeatureSpec, CitySeries, DirectFit],
+) -> None:
+    spec, _, fit = fitted
+    load = spec.targets.index("energy_mwh")
+    first = sum(DirectColumns(spec).groups("energy_mwh")[:2])
+    hourly = fit.direct.weights[load][1, ..., first : first + HOURLY_HOURS]
+    assert np.abs(hourly).max() < 0.02
+    assert np.abs(fit.direct.weights[load][1, ..., :first]).max() > 0.1
 
 
 def test_the_file_of_a_bundle_gives_the_same_forecast_back() -> None:
