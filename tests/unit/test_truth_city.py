@@ -18,8 +18,10 @@ from urbanwm.evaluation.truth_city import (
     questions,
     summarise_effects,
     truth_assumptions,
+    unavoidable_error,
     worlds,
 )
+from urbanwm.synthetic.noise import Fork
 
 SAMPLES = 40
 
@@ -53,6 +55,23 @@ def test_effects_are_near_the_truth_and_inside_their_intervals(table):
     assert summary["pm25"]["relative_error"] < 0.2
     for signal in ("pm25", "energy_mwh", "traffic_index"):
         assert summary[signal]["coverage_90"] >= 0.6
+
+
+def test_what_might_have_come_shares_the_past_and_not_the_future() -> None:
+    question = questions(1)[0]
+    hour = int(question.start.timestamp()) // 3600
+    came, other = (worlds(question, chance)[0] for chance in (None, Fork(question.seed, 99, hour)))
+    before = came.index < question.start
+    pd.testing.assert_frame_equal(came[before], other[before])
+    assert (came.loc[~before, "pm25"] != other.loc[~before, "pm25"]).all()
+
+
+def test_chance_alone_leaves_an_error_that_nobody_can_avoid(table) -> None:
+    """PM2.5 hangs on the wind of the day after tomorrow: even one who knows the equations is a fifth off."""
+    chance = unavoidable_error(questions(12), futures=5)
+    assert 0.1 < chance["pm25"] < 0.5
+    assert chance["traffic_index"] < 0.1
+    assert summarise_effects(table)["pm25"]["error"] > 0.5 * chance["pm25"]
 
 
 def test_a_measure_without_effect_on_a_signal_is_reported_as_zero(table):

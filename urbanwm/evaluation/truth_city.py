@@ -27,6 +27,7 @@ from urbanwm.contracts.scenario import Forecaster, Policy, PolicyPeriod, Scenari
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.simulator import INTERVAL_90, simulate
 from urbanwm.synthetic import CityParameters, Intervention, SyntheticUrbanDataset
+from urbanwm.synthetic.noise import Fork
 
 Float = NDArray[np.float64]
 
@@ -51,6 +52,8 @@ _LEVERS: Final = {
     ("renewable_mix", "energy_mwh"): "energy_per_renewable_share",
 }
 _STREAM: Final = 0x5EED_0010
+FUTURE_SEED: Final = 10_000_000
+"""Futures that might have come are drawn from seeds of their own."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,48 @@ def questions(number: int, seed: int = 0, *, control: bool = False) -> list[Ques
     return found
 
 
-def worlds(question: Question) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the record of the city without the measure, and with it, noise being the same."""
+def worlds(question: Question, chance: Fork | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the record of the city without the measure, and with it, noise being the same.
+
+    Args:
+        question: Which city and measure.
+        chance: What else might have come after the start; None: what came.
+    """
     city, truth = truth_place(), SyntheticUrbanDataset(question.seed, question.parameters)
     span = (question.start - timedelta(days=HISTORY_DAYS), question.start + timedelta(hours=HORIZON_HOURS))
-    without = truth.hours(*span, city.timezone, country="DE")
-    held = truth.hours(*span, city.timezone, country="DE", intervention=question.intervention)
+    without = truth.hours(*span, city.timezone, country="DE", chance=chance)
+    held = truth.hours(*span, city.timezone, country="DE", intervention=question.intervention, chance=chance)
     return without, held
+
+
+def true_effect(worlds_apart: tuple[pd.DataFrame, pd.DataFrame], start: datetime) -> tuple[Float, Float]:
+    """Return the mean effect of the measure over the judged hours and the status quo's mean, `(3,)` each."""
+    usual, changed = (
+        world.loc[world.index >= start, list(TARGETS)].to_numpy()[JUDGED].mean(axis=0)
+        for world in worlds_apart
+    )
+    return changed - usual, usual
+
+
+def unavoidable_error(asked: list[Question], futures: int = 15) -> dict[str, float]:
+    """Return the error of one who knows the city's equations, its coefficients and its state at the start.
+
+    All that remains is chance: their best estimate is the median effect over futures that might have come
+    from that state. The figures compare with `error` of `summarise_effects`, per signal.
+
+    Args:
+        asked: As `questions` draws them.
+        futures: Futures per question.
+    """
+    wrong, true = np.zeros(len(TARGETS)), np.zeros(len(TARGETS))
+    for question in asked:
+        hour = int(question.start.timestamp()) // 3600
+        courses = [Fork(question.seed, FUTURE_SEED + future, hour) for future in range(futures)]
+        possible = [true_effect(worlds(question, course), question.start)[0] for course in courses]
+        came = true_effect(worlds(question), question.start)[0]
+        wrong += np.abs(np.median(possible, axis=0) - came)
+        true += np.abs(came)
+    return {name: float(value) for name, value in zip(TARGETS, wrong / true, strict=True)}
 
 
 def ask(
@@ -180,8 +218,7 @@ def compare_effects(
     rows: list[dict[str, Any]] = []
     for question in asked:
         without, held = worlds(question)
-        ahead = without.index >= question.start
-        usual, changed = (world.loc[ahead, list(TARGETS)].to_numpy()[JUDGED] for world in (without, held))
+        effects, usual = true_effect((without, held), question.start)
         answer = ask(question, without, forecaster, samples, told)
         idle = ask(replace(question, policy=Policy()), without, forecaster, samples, told)
         before = (question.intervention.start - question.start) // timedelta(hours=1)
@@ -194,10 +231,10 @@ def compare_effects(
         level = answer.baseline[:, JUDGED].mean(axis=1)
         effect = answer.scenario[:, JUDGED].mean(axis=1) - level
         for position, signal in enumerate(TARGETS):
-            true = float((changed - usual)[:, position].mean())
+            true = float(effects[position])
             absolute = _interval("", true, effect[:, position])
             share = effect[:, position] / level[:, position]
-            relative = _interval("relative_", true / float(usual[:, position].mean()), share)
+            relative = _interval("relative_", true / float(usual[position]), share)
             rows.append(shared | {"signal": signal} | absolute | relative)
     return pd.DataFrame(rows)
 

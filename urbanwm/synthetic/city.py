@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import FACTOR_MAX, FACTOR_MIN, SIGNALS
 from urbanwm.features.calendar import REST_DAY, SATURDAY, SPECIAL_DAY, SUNDAY, CityCalendar, local_days
-from urbanwm.synthetic.noise import Stream, autocorrelated, remember, standard_noise, uniform
+from urbanwm.synthetic.noise import Seed, Stream, autocorrelated, remember, standard_noise, uniform
 from urbanwm.synthetic.parameters import (
     REST_DAY_LOAD,
     REST_DAY_TRAFFIC,
@@ -41,7 +41,7 @@ SATURDAY_REST_SHARE = 0.6  # a Saturday is that far on the way from a workday to
 def simulate(
     first: int,
     count: int,
-    seed: int,
+    seed: Seed,
     parameters: CityParameters,
     calendar: CityCalendar,
     intervention: Intervention | None = None,
@@ -82,7 +82,7 @@ def _held(intervention: Intervention, index: pd.DatetimeIndex, clock: _Clock) ->
     return held & np.isin(clock.hour, intervention.hours) if intervention.hours else held
 
 
-def _regimes(first: int, count: int, seed: int, parameters: CityParameters) -> dict[str, Values]:
+def _regimes(first: int, count: int, seed: Seed, parameters: CityParameters) -> dict[str, Values]:
     """Return the factor on each target's level, `(count,)`; it steps at a random hour of every period."""
     if parameters.regime_change == 0.0:
         return dict.fromkeys(_REGIME_STREAMS, np.ones(1))
@@ -139,7 +139,7 @@ def _clock(hours: NDArray[np.int64], index: pd.DatetimeIndex, calendar: CityCale
     )
 
 
-def _weather(first: int, count: int, seed: int, clock: _Clock) -> dict[str, Values]:
+def _weather(first: int, count: int, seed: Seed, clock: _Clock) -> dict[str, Values]:
     """Return autocorrelated weather: spells of low pressure are windier and wetter."""
 
     def noise(stream: Stream, memory: float) -> Values:
@@ -163,12 +163,12 @@ def _weather(first: int, count: int, seed: int, clock: _Clock) -> dict[str, Valu
     }
 
 
-def _activity(seed: int, stream: Stream, first: int, count: int) -> Values:
+def _activity(seed: Seed, stream: Stream, first: int, count: int) -> Values:
     """Return a slowly wandering factor around 1."""
     return np.clip(1.0 + 0.03 * autocorrelated(seed, stream, first, count, 0.99), FACTOR_MIN, FACTOR_MAX)
 
 
-def _actions(first: int, count: int, seed: int, parameters: CityParameters) -> dict[str, Values]:
+def _actions(first: int, count: int, seed: Seed, parameters: CityParameters) -> dict[str, Values]:
     """Return the levers: at the status quo, or held at a level for a spell of 64 to 128 hours."""
     car_free = _spells(
         (Stream.CAR_FREE_SPELL, Stream.CAR_FREE_LEVEL, Stream.CAR_FREE_START), first, count, seed, parameters
@@ -187,7 +187,7 @@ def _actions(first: int, count: int, seed: int, parameters: CityParameters) -> d
 
 
 def _spells(
-    streams: tuple[Stream, Stream, Stream], first: int, count: int, seed: int, parameters: CityParameters
+    streams: tuple[Stream, Stream, Stream], first: int, count: int, seed: Seed, parameters: CityParameters
 ) -> Values:
     """Return the level of a lever while a spell of it lasts, NaN outside, `(count,)`."""
     hours = first + np.arange(count)
@@ -203,7 +203,7 @@ def _renewable_share(
     weather: dict[str, Values],
     clock: _Clock,
     actions: dict[str, Values],
-    seed: int,
+    seed: Seed,
     first: int,
 ) -> Values:
     """Return the realised share: the mix wanted, moved by wind and sun."""
@@ -225,7 +225,7 @@ def _energy(
     clock: _Clock,
     economy: dict[str, Values],
     share: Values,
-    seed: int,
+    seed: Seed,
     first: int,
 ) -> Values:
     """Return demand, MWh in the hour."""
@@ -247,7 +247,7 @@ def _traffic(
     actions: dict[str, Values],
     economy: dict[str, Values],
     regime: dict[str, Values],
-    seed: int,
+    seed: Seed,
     first: int,
 ) -> dict[str, Values]:
     """Return the volume, veh/h, and its ratio to the usual volume of that hour of the week."""
@@ -272,7 +272,7 @@ def _pm25(
     actions: dict[str, Values],
     share: Values,
     regime: dict[str, Values],
-    seed: int,
+    seed: Seed,
     first: int,
 ) -> Values:
     """Return PM2.5, µg/m³: a background and what is left, hour after hour, of the local contribution."""

@@ -20,7 +20,7 @@ from urbanwm.contracts.signals import ACTIONS, TARGETS
 from urbanwm.errors import BadInput
 from urbanwm.features.calendar import CityCalendar
 from urbanwm.synthetic.city import simulate
-from urbanwm.synthetic.noise import Stream, uniform
+from urbanwm.synthetic.noise import Fork, Seed, Stream, uniform
 from urbanwm.synthetic.parameters import PROFILES, CityParameters, Intervention
 
 Floats = NDArray[np.float32]
@@ -50,7 +50,7 @@ REFERENCE_INPUTS = (
 @lru_cache(maxsize=16)
 def _block(
     number: int,
-    seed: int,
+    seed: Seed,
     parameters: CityParameters,
     calendar: CityCalendar,
     intervention: Intervention | None,
@@ -116,6 +116,7 @@ class SyntheticUrbanDataset:
         country: str | None = None,
         subdivision: str | None = None,
         intervention: Intervention | None = None,
+        chance: Fork | None = None,
     ) -> pd.DataFrame:
         """Return the hours of `[start, end)`, one row each, float64, no gaps, indexed by `timestamp` (UTC).
 
@@ -130,6 +131,7 @@ class SyntheticUrbanDataset:
             country: Whose public holidays are kept; None = weekends only.
             subdivision: Region of the country.
             intervention: Levers held from an instant on.
+            chance: What else might have come, in place of this city's seed.
 
         Raises:
             BadInput: A time is naive or not a whole hour, or `end` is not after `start`.
@@ -145,7 +147,7 @@ class SyntheticUrbanDataset:
         first, last = _hour_number(start), _hour_number(end) - 1
         calendar = CityCalendar(timezone, country, subdivision)
         blocks = [
-            _block(number, self.seed, self.parameters, calendar, intervention)
+            _block(number, chance or self.seed, self.parameters, calendar, intervention)
             for number in range(first // BLOCK_HOURS, last // BLOCK_HOURS + 1)
         ]
         return pd.concat(blocks).loc[start : end - timedelta(hours=1)].copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -45,8 +46,30 @@ class Stream(IntEnum):
     TRAFFIC_STEP = 24
 
 
-def _draws(seed: int, stream: Stream, first: int, count: int, *, uniform: bool) -> Values:
-    """Return draws number `first` to `first + count`; Philox is keyed by seed, stream and chunk."""
+@dataclass(frozen=True)
+class Fork:
+    """Chance as it was before an hour, and another course of it from there on."""
+
+    seed: int
+    then: int
+    """Seed from `hour` on."""
+    hour: int
+    """Hours since 1970-01-01, UTC."""
+
+
+Seed = int | Fork
+
+
+def _draws(seed: Seed, stream: Stream, first: int, count: int, *, uniform: bool) -> Values:
+    """Return draws number `first` to `first + count`; Philox is keyed by seed, stream and chunk.
+
+    Of a fork, the draws of the hours from its own on come from the other seed.
+    """
+    if isinstance(seed, Fork):
+        before, after = (
+            _draws(part, stream, first, count, uniform=uniform) for part in (seed.seed, seed.then)
+        )
+        return np.where(first + np.arange(count) < seed.hour, before, after)
     low, high = first // CHUNK, (first + count - 1) // CHUNK
     chunks = []
     for chunk in range(low, high + 1):
@@ -57,12 +80,12 @@ def _draws(seed: int, stream: Stream, first: int, count: int, *, uniform: bool) 
     return np.concatenate(chunks)[start : start + count]
 
 
-def standard_noise(seed: int, stream: Stream, first: int, count: int) -> Values:
+def standard_noise(seed: Seed, stream: Stream, first: int, count: int) -> Values:
     """Return independent standard normal numbers of consecutive positions, `(count,)`."""
     return _draws(seed, stream, first, count, uniform=False)
 
 
-def uniform(seed: int, stream: Stream, first: int, count: int) -> Values:
+def uniform(seed: Seed, stream: Stream, first: int, count: int) -> Values:
     """Return independent numbers in [0, 1) of consecutive positions, `(count,)`."""
     return _draws(seed, stream, first, count, uniform=True)
 
@@ -74,7 +97,7 @@ def remember(values: Values, memory: float) -> Values:
     return np.convolve(values, kernel / kernel.sum())[: len(values)]
 
 
-def autocorrelated(seed: int, stream: Stream, first: int, count: int, memory: float) -> Values:
+def autocorrelated(seed: Seed, stream: Stream, first: int, count: int, memory: float) -> Values:
     """Return noise of unit variance whose correlation falls by `memory` per hour, `(count,)`.
 
     Its first numbers miss the past before `first`: ask from well before the hours that are used.
