@@ -61,15 +61,16 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
     shared = [
         _Shared.fit(sums, columns.groups(name)) for sums, name in zip(pooled, spec.targets, strict=True)
     ]
+    unseen = [
+        Regression(_shape_free(sums.without(None), columns.shape_free(name)), part.all_cities.variance[:1])
+        for part, sums, name in zip(shared, pooled, spec.targets, strict=True)
+    ]
+    del pooled  # as large as those of any one city, which now follow
     seen = {}
     for name, city in series.items():
         # Summed again where there are several: the sums of a hundred cities at once are gigabytes.
         own = sums_of(city, columns) if len(series) > 1 else [None] * len(shared)
         seen[name] = Regressions.of([part.own(sums) for part, sums in zip(shared, own, strict=True)])
-    unseen = [
-        Regression(_shape_free(sums.without(None), columns.shape_free(name)), part.all_cities.variance[:1])
-        for part, sums, name in zip(shared, pooled, spec.targets, strict=True)
-    ]
     fitted = [Regressions.of(unseen), *(part.rows(slice(0, 1)) for part in seen.values())]
     left_out = {name: part.rows(slice(1, None)) for name, part in seen.items()}
     return with_errors(series, columns, Regressions.stacked(fitted), left_out)

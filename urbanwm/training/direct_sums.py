@@ -90,10 +90,12 @@ def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WIND
 
 def solve(sums: Sums, penalty: Double, pull: Double | None = None) -> Double:
     """Return ridge weights `(24, L, P)`, pulled to `pull` (default 0) by `penalty` per row."""
-    target = np.zeros_like(sums.moment) if pull is None else pull
-    gram = sums.gram + np.maximum(sums.rows, 1.0)[..., None, None] * np.diag(penalty)
-    moment = sums.moment - (sums.gram @ target[..., None])[..., 0]
-    solved: Double = np.asarray(target + np.linalg.solve(gram, moment[..., None])[..., 0], dtype=np.float64)
+    solved = np.zeros(sums.moment.shape) if pull is None else pull.copy()
+    for hour, weights in enumerate(solved):  # one at a time: all hours' products in double are gigabytes
+        gram = sums.gram[hour].astype(np.float64)
+        moment = sums.moment[hour] - (gram @ weights[..., None])[..., 0]
+        gram += np.maximum(sums.rows[hour], 1.0)[:, None, None] * np.diag(penalty)
+        weights += np.linalg.solve(gram, moment[..., None])[..., 0]
     return solved
 
 

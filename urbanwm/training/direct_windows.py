@@ -14,7 +14,7 @@ WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
 """The first week of a signal, at most this share of the record, has no history and is not learned from."""
 MAXIMUM_WINDOWS = 36_000
 """Windows per city: four years of hours; a longer record is thinned."""
-CHUNK = 2048
+CHUNK = 1024
 
 
 def chunks(series: CitySeries, most: int = MAXIMUM_WINDOWS) -> Iterator[tuple[NDArray[np.int64], Windows]]:
