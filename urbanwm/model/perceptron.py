@@ -68,8 +68,8 @@ class Tape(NamedTuple):
     """What SiLU was given `(rows, width)`."""
     out: Tensor | None = None
     """What ReLU gave `(rows, width)`."""
-    kept: Tensor | None = None
-    """Which elements dropout kept `(rows, width)`; ReLU's result tells, where its factor is folded away."""
+    factors: Tensor | None = None
+    """Dropout's `(rows, width)`; where they are folded away, ReLU's result tells what was dropped."""
 
 
 class Perceptron(nn.Sequential):
@@ -161,11 +161,10 @@ def _activate(stage: Stage, own: Parameters, x: Tensor, raw: Tensor) -> tuple[Te
     out = functional.silu(hidden) if stage.silu else hidden.clamp_min_(0.0)
     tape = tape._replace(hidden=hidden) if stage.silu else tape._replace(out=out)
     if stage.dropout is not None:
-        kept = stage.dropout.draw(*out.shape)
-        out.mul_(kept.to(out.dtype))
+        factors = stage.dropout.draw(*out.shape).to(out.dtype)
         if stage.folded == 1.0:
-            out.mul_(stage.dropout.factor)
-            tape = tape._replace(kept=kept)
+            tape = tape._replace(factors=factors.mul_(stage.dropout.factor))
+        out.mul_(factors)
     return out, tape
 
 
@@ -183,8 +182,8 @@ def _pull(stage: Stage, own: Parameters, tape: Tape, gradient: Tensor) -> tuple[
 
     Returns it and those by LayerNorm's weight and bias.
     """
-    if stage.dropout is not None and tape.kept is not None:
-        gradient.mul_(tape.kept.to(gradient.dtype).mul_(stage.dropout.factor))
+    if tape.factors is not None:
+        gradient.mul_(tape.factors)
     if stage.silu:
         _aten.silu_backward.grad_input(gradient, tape.hidden, grad_input=gradient)
     elif stage.silu is not None:
