@@ -20,9 +20,10 @@ import torch
 from benchmarks.our_worlds import World, made_up_city, made_up_hours, rollout_inputs
 from benchmarks.timing import Job, interleave, load_average
 from urbanwm.contracts.scenario import Policy, Scenario
-from urbanwm.features import build_series, build_spec
+from urbanwm.features import FeatureSpec, build_series, build_spec
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
+from urbanwm.model.config import ExperimentConfig, load_experiment
 from urbanwm.model.world_model import Batch
 from urbanwm.simulator import simulate
 from urbanwm.training.memory import keep_freed_memory
@@ -66,29 +67,33 @@ def answers(bundle: Bundle, rounds: int) -> dict[int, float]:
     return {samples: timed.milliseconds(str(samples)) for samples in SAMPLES}
 
 
-def cities(world: World, rounds: int) -> dict[str, dict[int, float]]:
-    """Return ms of reading n cities into training series, and of a step that draws from all of them."""
-    recipe = world.experiment.training
+def cities(experiment: ExperimentConfig, rounds: int) -> dict[str, dict[int, float]]:
+    """Return ms of reading n cities into training series, and of a step that draws from all of them.
+
+    Every city is an input of its own to the model.
+    """
+    recipe = experiment.training
     frames = {f"city{number}": made_up_hours(DAYS, seed=number) for number in range(max(CITIES))}
     places = {name: made_up_city(name) for name in frames}
 
-    def sampler(count: int) -> Sampler:
+    def sampler(count: int) -> tuple[Sampler, FeatureSpec]:
         chosen = {name: frames[name] for name in list(frames)[:count]}
         spec = build_spec(
-            world.experiment.model.kind, chosen, places, None, recipe.context_hours, recipe.horizon_hours
+            experiment.model.kind, chosen, places, None, recipe.context_hours, recipe.horizon_hours
         )
         series = {name: build_series(frame, name, spec) for name, frame in chosen.items()}
         splits = {name: split_origins(one, recipe) for name, one in series.items()}
-        return Sampler(splits, spec, recipe)
+        return Sampler(splits, spec, recipe), spec
 
-    def step(drawn: Sampler) -> Job:
+    def step(drawn: Sampler, spec: FeatureSpec) -> Job:
+        world = World.of(experiment, spec)
         return lambda: world.step(Batch.of(drawn.next()))
 
     def read(count: int) -> Job:
         return lambda: sampler(count)
 
     reading = interleave({str(count): read(count) for count in CITIES}, max(1, rounds // 2))
-    training = interleave({str(count): step(sampler(count)) for count in CITIES}, rounds)
+    training = interleave({str(count): step(*sampler(count)) for count in CITIES}, rounds)
     return {
         "cities_reading": {count: reading.milliseconds(str(count)) for count in CITIES},
         "cities_training_step": {count: training.milliseconds(str(count)) for count in CITIES},
@@ -107,7 +112,7 @@ def measure(rounds: int) -> dict[str, object]:
         "load_before": load,
         **rollouts(reference, rounds),
         "samples": answers(default, rounds),
-        **cities(World.make("urban"), rounds),
+        **cities(load_experiment("urban"), rounds),
     }
 
 

@@ -39,19 +39,33 @@ class Sequences:
         )
 
 
+def plain_encoder(dropout: float = 0.0) -> Encoder:
+    """Return our encoder as anyone would write it: ordinary layers, ordinary autograd."""
+    encoder = Encoder(INPUTS, HIDDEN, LATENT, dropout=dropout)
+    encoder.net = nn.Sequential(*encoder.net)
+    return encoder
+
+
+def plain_predictor(dropout: float = 0.0) -> Predictor:
+    """Return our read-out likewise."""
+    predictor = Predictor(HIDDEN + LATENT, HIDDEN, TARGETS, dropout=dropout)
+    predictor.net = nn.Sequential(*predictor.net)
+    return predictor
+
+
 class PlainLoop(nn.Module):
     """The loop that one writes first: prior, posterior and read-out of every hour inside it, no dropout."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         """Make the layers."""
         super().__init__()
-        self.encoder = Encoder(INPUTS, HIDDEN, LATENT, dropout=dropout)
+        self.encoder = plain_encoder(dropout)
         self.cell = nn.GRUCell(LATENT + ACTIONS, HIDDEN)
         self.prior = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT))
         self.posterior = nn.Sequential(
             nn.Linear(HIDDEN + LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * LATENT)
         )
-        self.predictor = Predictor(HIDDEN + LATENT, HIDDEN, TARGETS, dropout=dropout)
+        self.predictor = plain_predictor(dropout)
 
     def encodings(self, batch: Sequences) -> list[Tensor]:
         """Encode all hours at once: the encoder has no memory."""

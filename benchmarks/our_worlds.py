@@ -95,10 +95,14 @@ class World:
             recipe.context_hours,
             recipe.horizon_hours,
         )
-        spec = with_direct_forecast(spec, frames)
+        return cls.of(experiment, with_direct_forecast(spec, frames))
+
+    @classmethod
+    def of(cls, experiment: ExperimentConfig, spec: FeatureSpec) -> World:
+        """Make the model of an experiment for certain inputs."""
         torch.manual_seed(0)
         model = UrbanWorldModel(experiment.model, ModelDims.of(spec))
-        return cls(experiment, spec, model, AdamW(model, recipe))
+        return cls(experiment, spec, model, AdamW(model, experiment.training))
 
     def batch(self, size: int, hours: int | None = None) -> Batch:
         """Draw a batch of random windows, as long as the experiment's unless told."""

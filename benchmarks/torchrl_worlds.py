@@ -1,8 +1,8 @@
 """torchrl's recurrent state-space models at the reference shape: `pip install -e .[bench]` brings torchrl.
 
 `Gaussian` is its first one (`RSSMRollout`, a TensorDict per hour), `Categorical` the fastest path it has:
-`RSSMRolloutV3` on tensors, 8 × 16 classes for the same width of z. Both get our encoder and read-out, batched
-over the hours, so that only the recurrences differ. torchrl puts a layer of its own before the GRU and leaves
+`RSSMRolloutV3` on tensors, 8 × 16 classes for the same width of z. Both get an encoder and a read-out like
+ours, of ordinary layers, batched over the hours. torchrl puts a layer of its own before the GRU and leaves
 the KL to the caller.
 """
 
@@ -23,9 +23,15 @@ from torchrl.modules.models.model_based import (
     RSSMRolloutV3,
 )
 
-from benchmarks.other_worlds import ACTIONS, HIDDEN, INPUTS, KL_WEIGHT, LATENT, TARGETS, Sequences
-from urbanwm.model.encoder import Encoder
-from urbanwm.model.predictor import Predictor
+from benchmarks.other_worlds import (
+    ACTIONS,
+    HIDDEN,
+    KL_WEIGHT,
+    LATENT,
+    Sequences,
+    plain_encoder,
+    plain_predictor,
+)
 
 GROUPS, CLASSES = 8, 16
 PRIOR_KEYS = ["state", "belief", "action"]
@@ -37,9 +43,9 @@ class _World(nn.Module):
 
     def __init__(self, rollout: nn.Module) -> None:
         super().__init__()
-        self.encoder = Encoder(INPUTS, HIDDEN, LATENT)
+        self.encoder = plain_encoder()
         self.rollout = rollout
-        self.predictor = Predictor(HIDDEN + LATENT, HIDDEN, TARGETS, dropout=0.0)
+        self.predictor = plain_predictor()
 
     def loss(self, batch: Sequences) -> Tensor:
         """Return the training loss."""

@@ -84,6 +84,17 @@ def test_the_hand_written_backward_equals_autograd(
         torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+def test_a_second_way_back_is_refused() -> None:
+    """The first one writes gradients over the values that it was given."""
+    latent = _latent("gaussian", 3)
+    arguments = _arguments({"hours": 3, "batch": 2, "d": 4, "inputs": 2, "embedding": 1}, latent, 0, 1.0)
+    weights = RecurrentWeights(*arguments[5:])  # type: ignore[arg-type]
+    total = run_recurrence(*arguments[:5], weights, latent, silu=True).h.sum()  # type: ignore[arg-type]
+    total.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()  # type: ignore[no-untyped-call]
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     batch=st.integers(1, 3), hours=st.integers(2, 6), split=st.integers(1, 5), seed=st.integers(0, 2**31 - 1)

@@ -19,8 +19,9 @@ from torch import Tensor
 from tests.small_world import small_experiment, small_series
 from urbanwm.errors import BadInput, TrainingDiverged
 from urbanwm.features import Windows
+from urbanwm.model import arithmetic
 from urbanwm.model.config import ExperimentConfig, ModelDims
-from urbanwm.model.encoder import FastDropout
+from urbanwm.model.dropout import FastDropout
 from urbanwm.model.recurrence_plain import run_recurrence_plain
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.pipeline.fit import fit
@@ -64,14 +65,31 @@ def _cosine(one: Tensor, other: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
 
 
+@pytest.mark.parametrize("way", ["rounding", "casting"])
 @pytest.mark.parametrize("kind", ["reference", "urban"])
-def test_bfloat16_points_the_same_way_as_float32(kind: str) -> None:
-    """A categorical draw can jump between precisions; the Gaussian's gradients cannot."""
+def test_bfloat16_points_the_same_way_as_float32(
+    kind: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A categorical draw can jump between precisions; the Gaussian's gradients cannot.
+
+    A CPU rounds what it reads, if it has bfloat16, and only in large products; everything else casts.
+    """
+    monkeypatch.setattr(arithmetic, "LARGE_PRODUCT", 0)
+    if way == "casting":
+        monkeypatch.setattr(arithmetic, "multiplies_bfloat16", lambda: False)
     full = _gradient(small_experiment(kind, model__dropout=0.0))
     half = _gradient(small_experiment(kind, model__dropout=0.0, training__precision="bfloat16"))
     assert half.dtype == torch.float32
     assert not torch.equal(half, full)
     assert _cosine(half, full) >= 0.999
+
+
+def test_only_products_of_a_bfloat16_step_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "LARGE_PRODUCT", 0)
+    left, right = torch.randn(64, 64), torch.randn(64, 64)
+    before = torch.mm(left, right)
+    _gradient(small_experiment("urban", training__precision="bfloat16"))
+    assert torch.equal(torch.mm(left, right), before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,6 +175,29 @@ def test_freed_memory_stays_with_the_process() -> None:
 
     faults = [faults_of_a_step() for _ in range(8)]
     assert sum(faults[3:]) < 4_000, faults
+
+
+def test_training_memory_comes_in_large_pages() -> None:
+    """In a process of its own: the heap grows only where not enough of it is free."""
+    offered = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not offered.is_file() or "[never]" in offered.read_text(encoding="ascii"):
+        pytest.skip("the kernel offers no large pages")
+    code = """
+import ctypes, pathlib
+from urbanwm.training.memory import keep_freed_memory
+print(keep_freed_memory())
+library = ctypes.CDLL("libc.so.6")
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+for _ in range(64):
+    ctypes.memset(library.malloc(2**20), 1, 2**20)
+rollup = pathlib.Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+print(next(line.split()[1] for line in rollup.splitlines() if line.startswith("AnonHugePages")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    kept, large_kib = done.stdout.split()
+    if kept == "False":
+        pytest.skip("another C library than glibc")
+    assert int(large_kib) >= 32 * 1024
 
 
 def test_alone_a_process_takes_the_whole_batch() -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from urbanwm.model.arithmetic import written_by_hand
+
+_aten = torch.ops.aten
 LOGVAR_MAX = 2.0
 UNIMIX = 0.01
 """Share of the uniform distribution in every categorical, so that no class ever has probability 0."""
@@ -47,14 +51,15 @@ class Latent(Protocol):
     def draw(self, raw: tuple[Tensor, ...], drive: Tensor, z: Tensor) -> None:
         """As `sample` for one hour, into `z`; `raw` becomes the belief."""
 
-    def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
-        """Prepare the derivatives of z by the belief, all hours at once, for `pull`."""
-
-    def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
-        """Carry a gradient by the belief back to the head's output; the result is new memory."""
-
-    def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
-        """Carry a gradient by z back to the head's output of one hour: add it to `d_raw`."""
+    def pull(
+        self,
+        d_z: Tensor,
+        z: Tensor,
+        belief: tuple[Tensor, ...],
+        d_belief: tuple[Tensor, ...],
+        d_raw: tuple[Tensor, ...],
+    ) -> None:
+        """Carry one hour's gradients by z and by the belief back to the head's output, into `d_raw`."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class GaussianLatent:
 
     def bound(self, raw: Tensor) -> Tensor:
         """Clamp the log-variance."""
+        if written_by_hand(raw):
+            return _GaussianBound.apply(raw, self.logvar_min)  # type: ignore[no-untyped-call]
         mean, logvar = raw.chunk(2, dim=-1)
         return torch.cat([mean, logvar.clamp(self.logvar_min, LOGVAR_MAX)], dim=-1)
 
@@ -83,6 +90,8 @@ class GaussianLatent:
 
     def kl(self, q: Tensor, p: Tensor) -> Tensor:
         """Return KL(q‖p), summed over Z."""
+        if written_by_hand(q):
+            return _GaussianKL.apply(q, p)  # type: ignore[no-untyped-call]
         (q_mean, q_logvar), (p_mean, p_logvar) = q.chunk(2, dim=-1), p.chunk(2, dim=-1)
         excess = q_logvar - p_logvar
         distance = (q_mean - p_mean).square() * torch.exp(-p_logvar)
@@ -103,25 +112,75 @@ class GaussianLatent:
         torch.mul(logvar.clamp_(self.logvar_min, LOGVAR_MAX), 0.5, out=z)
         torch.addcmul(mean, z.exp_(), drive, out=z)
 
-    def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
-        """Return dz/dlogvar = (z - mean) / 2, 0 where the bound holds."""
-        mean, logvar = belief.chunk(2, dim=-1)
-        return (z - mean).mul_(0.5).mul_(self._inside(logvar))
+    def pull(
+        self,
+        d_z: Tensor,
+        z: Tensor,
+        belief: tuple[Tensor, ...],
+        d_belief: tuple[Tensor, ...],
+        d_raw: tuple[Tensor, ...],
+    ) -> None:
+        """Add dz to the mean's gradient and dz/dlogvar = (z - mean) / 2 of it to the log-variance's.
 
-    def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
-        """Stop the gradient of a log-variance at its bounds."""
-        stopped = gradient.clone(memory_format=torch.contiguous_format)
-        stopped[..., self.width :].mul_(self._inside(belief[..., self.width :]))
-        return stopped
+        Where the bound holds, the log-variance has none.
+        """
+        (mean, logvar), (d_mean, d_logvar) = belief, d_raw
+        torch.add(d_belief[0], d_z, out=d_mean)
+        torch.sub(z, mean, out=d_logvar)
+        torch.addcmul(d_belief[1], d_logvar, d_z, value=0.5, out=d_logvar)
+        _stop_at_bounds(d_logvar, logvar, self.logvar_min)
 
-    def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
-        """Add dz to the mean's gradient and its share to the log-variance's."""
-        d_mean, d_logvar = d_raw
-        d_mean.add_(d_z)
-        d_logvar.addcmul_(d_z, slopes)
 
-    def _inside(self, logvar: Tensor) -> Tensor:
-        return (logvar > self.logvar_min) & (logvar < LOGVAR_MAX)
+def _stop_at_bounds(gradient: Tensor, logvar: Tensor, logvar_min: float) -> None:
+    """Make the gradient by a log-variance 0 where a bound holds."""
+    _aten.hardtanh_backward.grad_input(gradient, logvar, logvar_min, LOGVAR_MAX, grad_input=gradient)
+
+
+class _GaussianBound(torch.autograd.Function):
+    """Clamp the log-variance: a copy forward and one back."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, logvar_min: float) -> Tensor:  # noqa: ANN401
+        belief = raw.clone()
+        belief.chunk(2, dim=-1)[1].clamp_(logvar_min, LOGVAR_MAX)
+        ctx.logvar_min = logvar_min
+        ctx.save_for_backward(belief)
+        return belief
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        (belief,) = ctx.saved_tensors
+        by_raw = gradient.clone()
+        _stop_at_bounds(by_raw.chunk(2, dim=-1)[1], belief.chunk(2, dim=-1)[1], ctx.logvar_min)
+        return by_raw, None
+
+
+class _GaussianKL(torch.autograd.Function):
+    """KL(q‖p) and its derivatives, in half as many passes over the beliefs as autograd takes."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, p: Tensor) -> Tensor:  # noqa: ANN401
+        (q_mean, q_logvar), (p_mean, p_logvar) = q.chunk(2, dim=-1), p.chunk(2, dim=-1)
+        excess, difference = q_logvar - p_logvar, q_mean - p_mean
+        weighted = p_logvar.neg().exp_().mul_(difference)
+        ratio = excess.exp()
+        ctx.save_for_backward(difference, weighted, ratio)
+        total = torch.sub(ratio, excess, out=excess).addcmul_(difference, weighted).sum(dim=-1)
+        return total.sub_(difference.shape[-1]).mul_(0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        difference, weighted, ratio = ctx.saved_tensors
+        scale, width = gradient.unsqueeze(-1), 2 * difference.shape[-1]
+        by_q, by_p = (difference.new_empty(*gradient.shape, width) for _ in range(2))
+        (by_q_mean, by_q_logvar), (by_p_mean, by_p_logvar) = by_q.chunk(2, dim=-1), by_p.chunk(2, dim=-1)
+        torch.mul(weighted, scale, out=by_q_mean)
+        torch.neg(by_q_mean, out=by_p_mean)
+        torch.sub(ratio, 1.0, out=by_q_logvar).mul_(0.5 * scale)
+        torch.neg(by_q_logvar, out=by_p_logvar).addcmul_(difference, by_q_mean, value=-0.5)
+        return by_q, by_p
 
 
 @dataclass(frozen=True)
@@ -176,19 +235,18 @@ class CategoricalLatent:
         chosen = (self.probabilities(raw[0]) * self._grouped(drive)).argmax(dim=-1, keepdim=True)
         self._grouped(z).zero_().scatter_(-1, chosen, 1.0)
 
-    def slopes(self, belief: Tensor, z: Tensor) -> Tensor:
-        """Return the softmax of all hours."""
-        return torch.softmax(self._grouped(belief), dim=-1).flatten(-2)
-
-    def bound_gradient(self, belief: Tensor, gradient: Tensor) -> Tensor:
-        """Return a copy."""
-        return gradient.clone(memory_format=torch.contiguous_format)
-
-    def pull(self, d_z: Tensor, slopes: Tensor, d_raw: tuple[Tensor, ...]) -> None:
+    def pull(
+        self,
+        d_z: Tensor,
+        z: Tensor,
+        belief: tuple[Tensor, ...],
+        d_belief: tuple[Tensor, ...],
+        d_raw: tuple[Tensor, ...],
+    ) -> None:
         """Add the derivative of the probabilities, p · (dz - Σ p dz), without the uniform's share."""
-        share, gradient = self._grouped(slopes), self._grouped(d_z)
-        d_softmax = share * (gradient - (share * gradient).sum(dim=-1, keepdim=True))
-        d_raw[0].add_(d_softmax.flatten(-2), alpha=1.0 - UNIMIX)
+        share, gradient = torch.softmax(self._grouped(belief[0]), dim=-1), self._grouped(d_z)
+        by_softmax = share * (gradient - (share * gradient).sum(dim=-1, keepdim=True))
+        torch.add(d_belief[0], by_softmax.flatten(-2), alpha=1.0 - UNIMIX, out=d_raw[0])
 
     def _grouped(self, values: Tensor) -> Tensor:
         return values.view(*values.shape[:-1], self.groups, self.classes)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from urbanwm.contracts.signals import QUANTILE_LEVELS
 from urbanwm.model.encoder import hidden_layer
+from urbanwm.model.perceptron import Perceptron
 
 PM25_SCALE_UGM3, PM25_FLOOR_UGM3 = 200.0, 5.0
 ENERGY_SCALE_MWH, ENERGY_FLOOR_MWH = 2000.0, 100.0
@@ -30,7 +31,7 @@ class Predictor(nn.Module):
     def __init__(self, state_dim: int, hidden_dim: int, targets: int, *, dropout: float) -> None:
         """Make the layers; `state_dim` is the width of `[h, z]`."""
         super().__init__()
-        self.net = nn.Sequential(
+        self.net: nn.Sequential = Perceptron(
             *hidden_layer(state_dim, hidden_dim, nn.ReLU, dropout),
             *hidden_layer(hidden_dim, hidden_dim, nn.ReLU, dropout),
             nn.Linear(hidden_dim, targets),
@@ -62,7 +63,7 @@ class QuantilePredictor(nn.Module):
         """Make the layers; `state_dim` is the width of `[h, z]`."""
         super().__init__()
         self.targets = targets
-        self.net = nn.Sequential(
+        self.net = Perceptron(
             *hidden_layer(state_dim, hidden_dim, nn.SiLU, dropout),
             *hidden_layer(hidden_dim, hidden_dim, nn.SiLU, dropout),
         )

@@ -18,21 +18,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from urbanwm.model.arithmetic import Arithmetic
 from urbanwm.model.latent import Latent
 from urbanwm.model.recurrence_backward import Tape, gradients
 from urbanwm.model.recurrence_rows import (
-    HEAD,
-    HIDDEN_N,
-    INPUT_N,
-    RESET,
+    FED_BY_H,
+    FED_BY_Z,
+    GATES,
     SLOTS,
-    UPDATE,
-    Arithmetic,
     BackwardWeights,
     Packed,
+    between,
+    fed_rows,
+    head_beforehand,
     pack,
-    slots,
-    started_rows,
 )
 
 _aten = torch.ops.aten
@@ -123,20 +122,22 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         arithmetic = Arithmetic(h)
         with torch.autocast(h.device.type, enabled=False):
-            packed = pack(weight_ih, weight_hh, head_in, head_out, z.shape[1], arithmetic)
-            rows = started_rows(inputs, embedding, (bias_ih, bias_hh, head_in_bias), packed, arithmetic)
-            (T, B, _), D = inputs.shape, h.shape[1]
+            packed = pack(
+                weight_ih, weight_hh, bias_ih, bias_hh, head_in, head_out, head_out_bias, arithmetic
+            )
+            (T, B, _), D, Z = inputs.shape, h.shape[1], z.shape[1]
+            known = head_beforehand(embedding, head_in_bias, T, packed, arithmetic)
             # A leading slot for the state before the first hour.
-            hs, zs = rows.new_empty(T + 1, B, D), rows.new_empty(T + 1, B, z.shape[1])
-            hs[0], zs[0] = h, z
-            head, belief = rows.new_empty(T, B, D), rows.new_empty(T, B, latent.parameters)
-            belief.copy_(head_out_bias)
-            tape = Tape(inputs, embedding, rows, hs, zs, head, belief)
+            hs, fed = h.new_empty(T + 1, B, D), fed_rows(z, inputs)
+            hs[0] = h
+            rows, head = h.new_empty(T + 1, B, SLOTS * D), h.new_empty(T, B, D)
+            belief = h.new_empty(T, B, latent.parameters)
+            tape = Tape(embedding, rows, hs, fed, head, belief)
             with torch.inference_mode():  # a tenth off the small operations; all results are normal tensors
-                _run_hours(tape, latent.drive(noise), packed, latent, arithmetic, silu=silu)
+                _run_hours(tape, known, latent.drive(noise), packed, latent, arithmetic, silu=silu)
         ctx.latent, ctx.silu, ctx.arithmetic = latent, silu, arithmetic
         ctx.save_for_backward(*tape, *packed.backward)
-        return hs[1:], zs[1:], belief
+        return hs[1:], fed[1:, :, :Z], belief
 
     @staticmethod
     @once_differentiable
@@ -160,29 +161,42 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _run_hours(
-    tape: Tape, drive: Tensor, packed: Packed, latent: Latent, arithmetic: Arithmetic, *, silu: bool
+    tape: Tape,
+    known: Tensor,
+    drive: Tensor,
+    packed: Packed,
+    latent: Latent,
+    arithmetic: Arithmetic,
+    *,
+    silu: bool,
 ) -> None:
-    """Fill rows, states, heads and beliefs, hour after hour."""
-    rows, (hours, _, D) = tape.rows, tape.head.shape
-    by_latent, by_hidden = slots(rows, INPUT_N, UPDATE), slots(rows, RESET, HEAD)
-    candidate, reset, update, hidden_n, head_in = (slots(rows, slot, slot) for slot in range(SLOTS))
-    gates, (hs, zs) = slots(rows, RESET, UPDATE), (tape.hs.unbind(0), tape.zs.unbind(0))
-    head, belief, drives = tape.head.unbind(0), tape.belief.unbind(0), drive.unbind(0)
+    """Fill rows, states, heads and beliefs, hour after hour.
+
+    Products go to one row, which stays in the cache; the tape keeps what became of it.
+    """
+    row = torch.empty_like(tape.rows[0])
+    by_latent, by_hidden, gates_in = (between(row, *ends) for ends in (FED_BY_Z, FED_BY_H, GATES))
+    input_n, _, _, hidden_n_in, head_row = (between(row, slot, slot) for slot in range(SLOTS))
+    gates = between(tape.rows, *GATES).unbind(0)
+    candidate, reset, update, hidden_n, head_in = (
+        between(tape.rows, slot, slot).unbind(0) for slot in range(SLOTS)
+    )
+    hs, fed, zs = tape.hs.unbind(0), tape.fed.unbind(0), tape.fed[..., : drive.shape[2]].unbind(0)
+    head, belief, drives, knowns = (part.unbind(0) for part in (tape.head, tape.belief, drive, known))
     parts = latent.hours(tape.belief)
-    to_gates, to_head = packed.from_hidden[:, :-D], packed.from_hidden[:, -D:]
-    arithmetic.accumulate(slots(rows[:1], RESET, HIDDEN_N)[0], hs[0], to_gates)
-    for t in range(hours):
-        arithmetic.accumulate(by_latent[t], zs[t], packed.from_latent)
-        gates[t].sigmoid_()
-        candidate[t].addcmul_(reset[t], hidden_n[t]).tanh_()
+    arithmetic.multiply(hs[0], packed.from_hidden, by_hidden)
+    for t in range(len(head)):
+        input_n.zero_()
+        arithmetic.add_product(by_latent, fed[t], packed.from_fed, by_latent)
+        torch.sigmoid(gates_in, out=gates[t])
+        torch.add(hidden_n_in, packed.hidden_n_bias, out=hidden_n[t])
+        torch.addcmul(input_n, reset[t], hidden_n[t], out=candidate[t]).tanh_()
         torch.lerp(candidate[t], hs[t], update[t], out=hs[t + 1])
-        if t + 1 < hours:
-            arithmetic.accumulate(by_hidden[t + 1], hs[t + 1], packed.from_hidden)
-        else:
-            arithmetic.accumulate(head_in[t + 1], hs[t + 1], to_head)
+        arithmetic.multiply(hs[t + 1], packed.from_hidden, by_hidden)
         if silu:
+            torch.add(head_row, knowns[t], out=head_in[t + 1])
             _aten.silu.out(head_in[t + 1], out=head[t])
         else:
-            torch.clamp_min(head_in[t + 1], 0.0, out=head[t])
-        arithmetic.accumulate(belief[t], head[t], packed.from_head)
+            torch.add(head_row, knowns[t], out=head[t]).clamp_min_(0.0)
+        arithmetic.add_product(packed.out_bias, head[t], packed.from_head, belief[t])
         latent.draw(parts[t], drives[t], zs[t + 1])

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from urbanwm.model.encoder import hours_first
 from urbanwm.model.latent import GaussianLatent, Latent
+from urbanwm.model.perceptron import Perceptron
 from urbanwm.model.recurrence import RecurrentWeights, Trajectory, run_recurrence
 
 REFERENCE_LOGVAR_MIN = -10.0
@@ -63,10 +65,10 @@ class RSSM(nn.Module):
         self.run = run_recurrence
         activation, parameters = nn.SiLU if silu else nn.ReLU, self.latent.parameters
         self.recurrent = nn.GRUCell(latent_dim + input_dim, hidden_dim)
-        self.prior_net = nn.Sequential(
+        self.prior_net = Perceptron(
             nn.Linear(hidden_dim, hidden_dim), activation(), nn.Linear(hidden_dim, parameters)
         )
-        self.posterior_net = nn.Sequential(
+        self.posterior_net = Perceptron(
             nn.Linear(hidden_dim + embedding_dim, hidden_dim),
             activation(),
             nn.Linear(hidden_dim, parameters),
@@ -82,12 +84,11 @@ class RSSM(nn.Module):
 
     def prior(self, h: Tensor) -> Tensor:
         """Return p(z | h) `(B, T, P)` for states `(B, T, D)`."""
-        # Time first, as `observe` left h in memory: no copy.
-        return self.latent.bound(self.prior_net(h.transpose(0, 1))).transpose(0, 1)
+        return hours_first(self.latent.bound(self.prior_net(hours_first(h))))
 
     def kl(self, q: Tensor, p: Tensor) -> Tensor:
         """Return KL(q‖p) in nats `(B, T)` of two beliefs `(B, T, P)`."""
-        return self.latent.kl(q, p)
+        return self.latent.kl(q.transpose(0, 1), p.transpose(0, 1)).transpose(0, 1)
 
     def observe(self, embedding: Tensor, inputs: Tensor, state: State, noise: Tensor) -> Trajectory:
         """Filter: bring the belief up to date with observations, through the posterior.

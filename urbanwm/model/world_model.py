@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from urbanwm.errors import InternalContractBroken
 from urbanwm.model import losses
 from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
-from urbanwm.model.encoder import Encoder
+from urbanwm.model.encoder import Encoder, hours_first
 from urbanwm.model.latent import CategoricalLatent, GaussianLatent, Latent
 from urbanwm.model.predictor import Predictor, QuantilePredictor
 from urbanwm.model.recurrence import Trajectory
@@ -158,12 +158,12 @@ class UrbanWorldModel(nn.Module):
 
     def decode(self, h: Tensor, z: Tensor, skip: Tensor) -> Tensor:
         """Read the forecast `(..., 3, Q)` out of states."""
-        states = torch.cat([h, z], dim=-1)
+        states = torch.cat([hours_first(h), hours_first(z)], dim=-1)
         if self.config.kind == "reference":
             output: Tensor = self.predictor(states)
         else:
-            output = self.predictor(states, *self.direct(skip))
-        return output
+            output = self.predictor(states, *self.direct(hours_first(skip)))
+        return hours_first(output)
 
     def direct(self, skip: Tensor) -> tuple[Tensor, Tensor]:
         """Return the direct forecast and its usual error, `(..., 3)` each, of skip features `(..., 3, J)`."""

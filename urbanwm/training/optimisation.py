@@ -39,13 +39,19 @@ class AdamW:
         self.first = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         self.second = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
 
+    def gradient_norm(self) -> float:
+        """Return the norm of all gradients as one vector."""
+        gradients = [value.grad for value in self.parameters.values() if value.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
     @torch.no_grad()
-    def step(self, step: int, rate: float) -> None:
-        """Move every parameter by its gradient; `step` is 0-based."""
+    def step(self, step: int, rate: float, divisor: float = 1.0) -> None:
+        """Move every parameter by its gradient over the divisor, which clips it; `step` is 0-based."""
         names = [name for name, value in self.parameters.items() if value.grad is not None]
         values: list[torch.Tensor] = [self.parameters[name] for name in names]
         # The kernel takes the 1-based step as float tensors beside the values.
         count = torch.tensor(float(step + 1), device=values[0].device)
+        scale = None if divisor == 1.0 else torch.tensor(divisor, device=values[0].device)
         torch._fused_adamw_(
             values,
             [value.grad for value in values if value.grad is not None],
@@ -60,6 +66,7 @@ class AdamW:
             eps=ADAM_EPSILON,
             amsgrad=False,
             maximize=False,
+            grad_scale=scale,
         )
 
     def zero_grad(self) -> None:

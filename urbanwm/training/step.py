@@ -69,11 +69,11 @@ def take_step(
         raise TrainingDiverged("the loss is not finite", field="loss", value=total, allowed=f"step {step}")
     losses.total.backward()  # type: ignore[no-untyped-call]
     workers.average_gradients(model)
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip))
+    norm = optimizer.gradient_norm()
     if not math.isfinite(norm):
         raise TrainingDiverged(
             "a gradient is not finite", field="gradient", value=norm, allowed=f"step {step}"
         )
     rate = learning_rate(recipe, step)
-    optimizer.step(step, rate)
+    optimizer.step(step, rate, divisor=max(1.0, norm / recipe.gradient_clip))
     return StepOutcome(total, losses.parts, norm, rate)
