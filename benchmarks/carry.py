@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.trained import trained_bundle
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.contracts.scenario import Policy
 from urbanwm.contracts.signals import ACTIONS, QUANTILE_LEVELS, TARGETS
@@ -36,7 +37,7 @@ from urbanwm.evaluation.truth_city import (
     truth_assumptions,
     truth_place,
 )
-from urbanwm.features import build_series, build_spec, serving_windows
+from urbanwm.features import serving_windows
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.config import load_experiment
 from urbanwm.policy import Doses, StatusQuo, action_schedule, dose_schedule
@@ -108,20 +109,13 @@ def with_interventions(record: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _train(record: pd.DataFrame, steps: int, scratch: Path) -> Bundle:
     """Train a small model on the record, levers included."""
-    from urbanwm.model.export import export_bundle
-    from urbanwm.training import train
-
     experiment, place = load_experiment("urban", SMALL | {"training.steps": steps}), truth_place()
-    recipe = experiment.training
     frame = record[[*TARGETS, *ACTIONS, "temperature_c", "wind_speed_ms", "renewable_share"]]
-    spec = build_spec(
-        "urban", {place.name: frame}, {place.name: place}, None, recipe.context_hours, recipe.horizon_hours
+    quo = {place.name: QUO.renewable_mix}
+    folder = trained_bundle(
+        experiment, place, frame, scratch, altered=lambda spec: replace(spec, renewable_status_quo=quo)
     )
-    spec = replace(spec, renewable_status_quo={place.name: QUO.renewable_mix})
-    result = train(experiment, {place.name: build_series(frame, place.name, spec)}, spec, scratch / "run")
-    return Bundle.load(
-        export_bundle(result.model, experiment, result.spec, result.calibration, {}, {}, scratch / "bundle")
-    )
+    return Bundle.load(folder)
 
 
 def _compare(bundle: Bundle, city: SyntheticUrbanDataset, asked: list[Question]) -> dict[str, object]:

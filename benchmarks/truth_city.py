@@ -79,30 +79,19 @@ def _forecaster(folder: Path | None) -> Forecaster:
 
 def _trained(days: int) -> Forecaster:
     """Return the default experiment, trained on the days before any scenario of the central city."""
-    from urbanwm.features import build_series, build_spec
+    from benchmarks.trained import trained_bundle
     from urbanwm.forecaster import WorldModelForecaster
     from urbanwm.model.bundle import Bundle
     from urbanwm.model.config import load_experiment
-    from urbanwm.model.export import export_bundle
-    from urbanwm.training import train
 
-    place, experiment = truth_place(), load_experiment("urban")
+    place = truth_place()
     record = SyntheticUrbanDataset(TRAINING_SEED, TRUTH).hours(
         FIRST_START - timedelta(days=days), FIRST_START, place.timezone, country="DE"
     )
     frame = record[[*TARGETS, "temperature_c", "wind_speed_ms", "renewable_share"]]
-    recipe = experiment.training
-    spec = build_spec(
-        "urban", {place.name: frame}, {place.name: place}, None, recipe.context_hours, recipe.horizon_hours
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        series = {place.name: build_series(frame, place.name, spec)}
-        result = train(experiment, series, spec, scratch / "run")
-        bundle = export_bundle(
-            result.model, experiment, result.spec, result.calibration, {}, {}, scratch / "bundle"
-        )
-        return WorldModelForecaster(Bundle.load(bundle))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = trained_bundle(load_experiment("urban"), place, frame, Path(scratch))
+        return WorldModelForecaster(Bundle.load(folder))
 
 
 if __name__ == "__main__":

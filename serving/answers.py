@@ -30,13 +30,13 @@ from urbanwm.clock import Clock, floor_hour, require_utc, utc_now
 from urbanwm.contracts.scenario import Policy, Scenario, parse_strict
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX
 from urbanwm.evaluation.stamps import Stamps
-from urbanwm.lake import Records
 from urbanwm.last_night import LastNight, read_last_night
 from urbanwm.planner import PlanRequest, go_on, optimise
 from urbanwm.registry import ChampionCache, DirectRegistry, Registry
 from urbanwm.response import to_response
 from urbanwm.settings import Settings
 from urbanwm.simulator import Outlook, look_ahead, respond
+from urbanwm.stores import records_of
 
 Document = dict[str, Any]
 LOOK_SECONDS = 3.0
@@ -85,9 +85,7 @@ class Answers:
             BadInput: A city file is wrong: better no service than one without that city.
         """
         cities = load_cities(settings)
-        histories = Histories(
-            Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options), utc_now
-        )
+        histories = Histories(records_of(settings), utc_now)
         cache = ChampionCache(settings.cache_dir, DirectRegistry(Registry(settings)))
         examiner = Examiner(cities, histories, stamps=Stamps(settings.cache_dir))
         holder = ChampionHolder(cache, settings.poll_seconds, examine=examiner)

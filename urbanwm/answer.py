@@ -20,6 +20,7 @@ from urbanwm.model.bundle import Bundle
 from urbanwm.registry import CachedChampion, ChampionCache, Registry
 from urbanwm.settings import Settings
 from urbanwm.simulator import Forecaster, simulate, to_response
+from urbanwm.stores import records_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def answer(
         DataUnavailable: Neither data nor an initial state to answer from.
     """
     city = load_city(scenario.city, settings)
-    lake = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options)
+    lake = records_of(settings)
     history = _history(lake, city)
     chosen = _choose(settings, refresh=refresh)
     provenance = {

@@ -18,6 +18,7 @@ from urbanwm.lake import Lake
 from urbanwm.registry import ChampionCache, DirectRegistry, Registry
 from urbanwm.settings import Settings
 from urbanwm.sources import SOURCE_NAMES, source_module
+from urbanwm.stores import lake_of
 
 DISK_FREE_MIN_GB = 2.0
 """Below this a night can fail half way: a bundle, its checkpoints and a compaction need about 1 GB."""
@@ -41,7 +42,7 @@ def examine(
     """
     cities = load_cities(settings)
     chosen = {name: cities[name] for name in names} if names else cities
-    lake = Lake(settings.lake_uri, settings.storage_options)
+    lake = lake_of(settings)
     stored = _lake(lake)
     readable = "error" not in stored
     report: dict[str, Any] = {

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.skill.task import HORIZON_HOURS, Float, Task
+from benchmarks.trained import trained_bundle
 from urbanwm.contracts.signals import SIGNALS
 from urbanwm.evaluation.backtest import forecast_table
 from urbanwm.evaluation.forecasts import VALUE_COLUMNS
-from urbanwm.features import build_series, build_spec
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.config import load_experiment
@@ -35,7 +35,8 @@ def ours(task: Task, experiment: str, bundle: Path | None = None) -> pd.DataFram
     if task.is_volume:
         frame = frame.assign(traffic_volume=task.frame["traffic_index"])
     with tempfile.TemporaryDirectory(prefix="urbanwm-skill-") as scratch:
-        folder = bundle or _train(task, frame[frame.index < task.origins[0]], experiment, Path(scratch))
+        training = frame[frame.index < task.origins[0]]
+        folder = bundle or trained_bundle(load_experiment(experiment), task.city, training, Path(scratch))
         forecaster = WorldModelForecaster(Bundle.load(folder))
     table = forecast_table(
         task.city, frame, forecaster, task.origins, horizon_hours=HORIZON_HOURS, samples=SAMPLES
@@ -56,26 +57,3 @@ def _usual(task: Task) -> Float:
     seen = task.frame["traffic_index"].dropna()
     values, _ = usual_values(pd.DatetimeIndex(seen.index), seen.to_numpy(), task.city.timezone)
     return pd.Series(values, index=seen.index).reindex(task.frame.index).to_numpy(dtype=np.float64)
-
-
-def _train(task: Task, training: pd.DataFrame, experiment_name: str, scratch: Path) -> Path:
-    """Train the experiment on one city and return its bundle."""
-    from urbanwm.model.export import export_bundle
-    from urbanwm.training import train
-
-    experiment, name = load_experiment(experiment_name), task.city.name
-    training = training.dropna(axis="columns", how="all")
-    recipe = experiment.training
-    spec = build_spec(
-        experiment.model.kind,
-        {name: training},
-        {name: task.city},
-        None,
-        recipe.context_hours,
-        recipe.horizon_hours,
-    )
-    result = train(experiment, {name: build_series(training, name, spec)}, spec, scratch / "checkpoints")
-    provenance = {"run_id": "benchmarks.skill"}
-    return export_bundle(
-        result.model, experiment, result.spec, result.calibration, {}, provenance, scratch / "bundle"
-    )

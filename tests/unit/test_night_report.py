@@ -92,7 +92,7 @@ class Balance(HTMLParser):
 
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(views_module, "_lake", lambda settings: FakeLake())
+    monkeypatch.setattr(views_module, "lake_of", lambda settings: FakeLake())
     return load_settings(home=tmp_path)
 
 

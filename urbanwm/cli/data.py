@@ -61,10 +61,10 @@ def _record(city: Any, settings: Any, start: Any, end: Any) -> dict[str, Any] | 
     """Return what the lake holds of the hours asked for and which are missing; None when it has none."""
     import pandas as pd
 
-    from urbanwm.lake import Lake
     from urbanwm.quality import quality_report
+    from urbanwm.stores import lake_of
 
-    lake = Lake(settings.lake_uri, settings.storage_options)
+    lake = lake_of(settings)
     try:
         frame = lake.read(city.name, start=start, end=end, signals=list(city.signals))
     except DataUnavailable:

@@ -21,9 +21,10 @@ from urbanwm.ingest.intake import Intake, nothing
 from urbanwm.ingest.plan import Entry, entries_of, pieces, unscaled
 from urbanwm.ingest.raw_archive import Bounds, RawArchive, Receipt
 from urbanwm.ingest.report import IngestReport
-from urbanwm.ingest.store import Gathered, lake_of, store
+from urbanwm.ingest.store import Gathered, store
 from urbanwm.settings import Settings
 from urbanwm.sources.base import FetchContext, RawPayload, Window
+from urbanwm.stores import lake_of
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` after each piece of work."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from urbanwm.ingest.store import forecasts_of, lake_of
 from urbanwm.lake import NO_TABLE
 from urbanwm.lake.upkeep import KeptTable
 from urbanwm.settings import Settings
+from urbanwm.stores import forecasts_of, lake_of
 
 
 @dataclass(frozen=True)

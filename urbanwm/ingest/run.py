@@ -16,9 +16,10 @@ from urbanwm.contracts.signals import TARGETS
 from urbanwm.errors import DataUnavailable, LakeConflict
 from urbanwm.ingest.gather import Progress, gather_city
 from urbanwm.ingest.report import IngestReport
-from urbanwm.ingest.store import Gathered, lake_of, store
+from urbanwm.ingest.store import Gathered, store
 from urbanwm.lake import Lake, LakeReader
 from urbanwm.settings import Settings
+from urbanwm.stores import lake_of
 
 Runner = Callable[[Callable[[City], Gathered], Sequence[City]], Iterable[Gathered]]
 """Calls a function for each city and returns the results in order: `map`, or that of a pool or a cluster."""

@@ -10,8 +10,8 @@ import pandas as pd
 from urbanwm.cities import City
 from urbanwm.errors import UrbanWMError
 from urbanwm.ingest.report import IngestReport
-from urbanwm.lake import Forecasts, Lake
 from urbanwm.settings import Settings
+from urbanwm.stores import forecasts_of, lake_of
 
 
 @dataclass
@@ -40,16 +40,6 @@ class Gathered:
     def rows(self) -> int:
         """Return how many rows wait for the merge."""
         return sum(map(len, [*self.observations, *self.forecasts]))
-
-
-def lake_of(settings: Settings) -> Lake:
-    """Return the observations table that the settings name."""
-    return Lake(settings.lake_uri, settings.storage_options)
-
-
-def forecasts_of(settings: Settings) -> Forecasts:
-    """Return the forecasts table that the settings name."""
-    return Forecasts(settings.lake_forecasts_uri, settings.storage_options)
 
 
 def store(gathered: Sequence[Gathered], settings: Settings) -> None:

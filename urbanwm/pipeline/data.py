@@ -18,6 +18,7 @@ from urbanwm.errors import DataUnavailable
 from urbanwm.ingest import city_now
 from urbanwm.lake import Records
 from urbanwm.settings import Settings
+from urbanwm.stores import records_of
 
 HORIZON_HOURS: Final = 48
 """Lead up to which candidates are judged, hours."""
@@ -104,7 +105,7 @@ def read_night(
         DataUnavailable: No city has enough data.
         BadInput: `until` has no time zone, or a city is unknown.
     """
-    lake = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options)
+    lake = records_of(settings)
     version = lake.version()
     records: dict[str, CityRecord] = {}
     left_out: dict[str, str] = {}
@@ -128,7 +129,7 @@ def read_window(window: Mapping[str, Any], settings: Settings) -> dict[str, City
     Raises:
         DataUnavailable: That version of the lake is gone (vacuumed).
     """
-    lake = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options)
+    lake = records_of(settings)
     records = {}
     for name, part in window["cities"].items():
         end = datetime.fromisoformat(part["end"])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from urbanwm.lake import Lake
 from urbanwm.pipeline.candidates import SEARCH, candidate_names, configured_candidates, warm_candidate
 from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.evaluation import log_data_quality
@@ -30,6 +29,7 @@ from urbanwm.pipeline.train_job import reused_outcome
 from urbanwm.pipeline.training_night import NightTraining, train_night
 from urbanwm.registry import NIGHT_TAG, FoundRun, Registry, RunLog
 from urbanwm.settings import Settings
+from urbanwm.stores import lake_of
 
 Promote = Callable[[str], PromotionOutcome]
 
@@ -96,7 +96,7 @@ def decide_night(
     )
     watch = Stopwatch()
     with open_night(registry, settings, key, data, candidates, found) as run:
-        log_data_quality(data, run, Lake(settings.lake_uri, settings.storage_options))
+        log_data_quality(data, run, lake_of(settings))
         candidates += _searched(settings, registry, data, run, folder, say)
         training = train_night(
             settings,

@@ -20,11 +20,11 @@ from urbanwm.evaluation.behaviour import check_behaviour
 from urbanwm.evaluation.metrics import ALL, BUCKETS, skill, summarise
 from urbanwm.evaluation.verification import verify_against_references
 from urbanwm.forecaster import WorldModelForecaster
-from urbanwm.lake import Records
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.data import HORIZON_HOURS, CityRecord
 from urbanwm.registry import Registry
 from urbanwm.settings import Settings
+from urbanwm.stores import records_of
 
 SAMPLES: Final = 200
 """Members per forecast: the 5 % quantile then rests on ten of them."""
@@ -109,7 +109,7 @@ def run_backtest(
         DataUnavailable: The lake has nothing for the city, or there is no champion.
     """
     city = load_city(city_name, settings)
-    frame = Records(settings.lake_uri, settings.lake_forecasts_uri, settings.storage_options).read(city.name)
+    frame = records_of(settings).read(city.name)
     forecaster = _forecaster(model, Registry(settings, clock))
     table = backtest(
         city,

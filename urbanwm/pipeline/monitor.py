@@ -33,6 +33,7 @@ from urbanwm.monitoring.stored import ForecastStore
 from urbanwm.pipeline.monitor_log import log_monitor
 from urbanwm.pipeline.stored_forecasts import StoredForecasts, serving_champion, store_forecasts
 from urbanwm.settings import Settings
+from urbanwm.stores import lake_of
 
 __all__ = ["MonitorReport", "StoredForecasts", "data_checks", "live_days", "run_monitor", "store_forecasts"]
 
@@ -194,7 +195,7 @@ class _Sight:
 
     def lake(self) -> Lake:
         """Return the lake."""
-        return Lake(self.settings.lake_uri, self.settings.storage_options)
+        return lake_of(self.settings)
 
     def frame(self, city: City, days: int) -> pd.DataFrame | None:
         """Read the last days of a city's signals; None, and a sentence, where there are none."""

@@ -17,7 +17,7 @@ from urbanwm.errors import UrbanWMError
 from urbanwm.evaluation.backtest import forecast_table
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.ingest import city_now
-from urbanwm.lake import LakeReader, Records
+from urbanwm.lake import LakeReader
 from urbanwm.model.bundle import Bundle
 from urbanwm.monitoring import Alert, make_alert
 from urbanwm.monitoring.live import BASELINE, CHAMPION
@@ -26,6 +26,7 @@ from urbanwm.pipeline.data import HORIZON_HOURS
 from urbanwm.pipeline.judge import SAMPLES, SEED
 from urbanwm.registry import CachedChampion, ChampionCache, Registry
 from urbanwm.settings import Settings
+from urbanwm.stores import records_of
 
 BASELINE_VERSION: Final = "1"
 """Changes when the baseline's rule does, so that its stored forecasts do not mix."""
@@ -111,9 +112,7 @@ class _Work:
     def run(self, name: str, champion: CachedChampion | None) -> None:
         """Make the forecasts of one city that are not there yet."""
         city = load_city(name, self.settings)
-        lake = Records(
-            self.settings.lake_uri, self.settings.lake_forecasts_uri, self.settings.storage_options
-        )
+        lake = records_of(self.settings)
         store = ForecastStore(self.settings.forecasts_dir)
         origin = night_origin(city, lake, self.moment)
         wanted = [(BASELINE, BASELINE_VERSION)]

@@ -10,12 +10,12 @@ import pandas as pd
 
 from urbanwm.cities import load_city
 from urbanwm.errors import DataUnavailable
-from urbanwm.lake import Lake
 from urbanwm.monitoring import MonitorReport
 from urbanwm.monitoring.live import BASELINE, CHAMPION
 from urbanwm.monitoring.stored import ForecastStore
 from urbanwm.report.document import Block, Picture, Section, Table, picture
 from urbanwm.settings import Settings
+from urbanwm.stores import lake_of
 
 COVERAGE_DAYS: Final = 28
 RECENT_DAYS: Final = 3
@@ -58,7 +58,7 @@ def _coverage(settings: Settings, name: str, as_of: datetime) -> list[Picture]:
     from urbanwm.quality.figure import coverage_heatmap
 
     try:
-        frame = _lake(settings).read(
+        frame = lake_of(settings).read(
             name,
             start=as_of - timedelta(days=COVERAGE_DAYS),
             end=as_of,
@@ -90,12 +90,7 @@ def _outlook(settings: Settings, name: str, newest: pd.DataFrame, as_of: datetim
     table = tables[model].sort_values("made_at").drop_duplicates(["timestamp", "signal"], keep="last")
     rival = tables.get(BASELINE) if model == CHAMPION else None
     origin = table["origin"].iloc[0].to_pydatetime()
-    known = _lake(settings).read(name, start=origin - timedelta(days=RECENT_DAYS), end=as_of)
+    known = lake_of(settings).read(name, start=origin - timedelta(days=RECENT_DAYS), end=as_of)
     version = f" {table['version'].iloc[0]}" if model == CHAMPION else ""
     title = f"{name}: 48 h by the {model}{version}"
     return picture(outlook(table, known, title, rival), f"forecast_{name}", title)
-
-
-def _lake(settings: Settings) -> Lake:
-    """Return the lake."""
-    return Lake(settings.lake_uri, settings.storage_options)
