@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,9 @@ def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHisto
         )
         for name in PARTITIONS
     }
-    lookup = SeasonalMeans(days, values, tables, classes, _last_week_positions(days))
+    # Without the calendar's features, which are a twelfth of a city's memory and of no use here.
+    places = replace(days, features=np.empty((len(days.features), 0), np.float32))
+    lookup = SeasonalMeans(places, values, tables, classes, _last_week_positions(days))
     means, missing = lookup.lookup(np.arange(len(values)), days.day, np.arange(len(values)))
     known = np.where(missing[..., None] > 0, np.float32(np.nan), means)
     expected = known[..., _COLUMN["similar_8"]]

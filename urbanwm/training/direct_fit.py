@@ -71,6 +71,7 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
         # Summed again where there are several: the sums of a hundred cities at once are gigabytes.
         own = sums_of(city, columns) if len(series) > 1 else [None] * len(shared)
         seen[name] = Regressions.of([part.own(sums) for part, sums in zip(shared, own, strict=True)])
+        del own
     fitted = [Regressions.of(unseen), *(part.rows(slice(0, 1)) for part in seen.values())]
     left_out = {name: part.rows(slice(1, None)) for name, part in seen.items()}
     return with_errors(series, columns, Regressions.stacked(fitted), left_out)
