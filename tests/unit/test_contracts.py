@@ -66,8 +66,10 @@ def test_a_misspelt_key_names_the_nearest_valid_one(body, nearest):
     assert f"'{nearest}'" in str(refused(body))
 
 
-def test_a_null_lever_is_a_lever_left_out():
-    assert parse_strict(Policy, {"gdp_activity_index": None, "car_free_ratio": None}) == Policy()
+def test_a_null_lever_is_a_lever_left_out_and_the_schema_says_so():
+    properties = Policy.model_json_schema()["properties"]
+    assert parse_strict(Policy, dict.fromkeys(properties)) == Policy()
+    assert {name for name, form in properties.items() if {"type": "null"} in form["anyOf"]} == set(properties)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 168))

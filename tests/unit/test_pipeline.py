@@ -50,7 +50,7 @@ def hourly(days, end="2026-04-20 10:00", seed=0):
 @pytest.fixture
 def lake(monkeypatch):
     def install(frame):
-        monkeypatch.setattr(data_module, "Records", lambda *_: FakeLake(frame))
+        monkeypatch.setattr(data_module, "records_of", lambda _: FakeLake(frame))
         monkeypatch.setattr(data_module, "city_now", lambda city, lake, clock: clock())
 
     return install

@@ -71,8 +71,20 @@ class PolicyPeriod(_Strict):
     renewable_mix: Ratio | None = None
 
 
+def _or_null(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema that every property may be null."""
+    null = {"type": "null"}
+    for name, form in schema["properties"].items():
+        if null not in form.get("anyOf", []):
+            around = {key: form[key] for key in ("title", "default") if key in form}
+            inner = {key: value for key, value in form.items() if key not in around}
+            schema["properties"][name] = {"anyOf": [inner, null], **around}
+
+
 class Policy(_Strict):
-    """The levers of a scenario; one that is left out stays at the status quo."""
+    """The levers of a scenario; one that is left out, or null, stays at the status quo."""
+
+    model_config = ConfigDict(json_schema_extra=_or_null)
 
     car_free_ratio: Ratio | None = None
     renewable_mix: Ratio | None = None
