@@ -2,6 +2,7 @@
 
     python -m benchmarks.night                     # 8 simulated cities, two candidates of 60 steps
     python -m benchmarks.night --cities 2 --steps 5
+    python -m benchmarks.night --candidates urban --steps 500 --history-days 400    # a first night as it comes
 
 Prints one JSON document: per number of workers the seconds of each step and of the night, the ratio of the
 nights, and whether both gave the same scores to the last digit. Every night starts from an empty home, runs
@@ -27,8 +28,6 @@ from benchmarks.timing import load_average
 from urbanwm.contracts.signals import TARGETS
 
 WORKERS = (1, 2)
-HISTORY_DAYS = 120
-CANDIDATES = "urban,urban@1"
 AS_OF = "2026-04-20T04:30:00+00:00"
 WEATHER = ("temperature_c", "wind_speed_ms", "pressure_hpa")
 
@@ -48,8 +47,14 @@ def write_cities(folder: Path, number: int) -> Path:
     return folder
 
 
-def night(folder: Path, workers: int, steps: int) -> dict[str, Any]:
-    """Run one night below `folder` on a cluster of so many workers; return its report."""
+def night(folder: Path, workers: int, size: dict[str, str]) -> dict[str, Any]:
+    """Run one night below `folder` on a cluster of so many workers; return its report.
+
+    Args:
+        folder: Holds `cities/`; the night's home is made in it.
+        workers: Processes of the cluster, one thread each.
+        size: Environment variables that say how much there is to do.
+    """
     home = folder / f"home-{workers}"
     environment = {
         **{
@@ -58,9 +63,7 @@ def night(folder: Path, workers: int, steps: int) -> dict[str, Any]:
         "OMP_NUM_THREADS": "1",
         "URBANWM_HOME": str(home),
         "URBANWM_CITIES": str(folder / "cities"),
-        "URBANWM_HISTORY_DAYS": str(HISTORY_DAYS),
-        "URBANWM_TRAINING_STEPS": str(steps),
-        "URBANWM_CANDIDATES": CANDIDATES,
+        **size,
         "URBANWM_TASK_RUNNER": "dask",
     }
     distributed: Any = importlib.import_module("distributed")  # has no types
@@ -86,19 +89,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.night", description=__doc__)
     parser.add_argument("--cities", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60, help="optimiser steps of each candidate")
+    parser.add_argument("--candidates", default="urban,urban@1", help="as URBANWM_CANDIDATES")
+    parser.add_argument("--history-days", type=int, default=120, help="days that each city brings")
     options = parser.parse_args(arguments)
+    size = {
+        "URBANWM_HISTORY_DAYS": str(options.history_days),
+        "URBANWM_TRAINING_STEPS": str(options.steps),
+        "URBANWM_CANDIDATES": options.candidates,
+    }
     before = load_average()
     reports = {}
     with tempfile.TemporaryDirectory(prefix="urbanwm-night-") as scratch:
         write_cities(Path(scratch) / "cities", options.cities)
         for workers in WORKERS:
-            reports[workers] = night(Path(scratch), workers, options.steps)
+            reports[workers] = night(Path(scratch), workers, size)
     seconds = {workers: sum(report["seconds"].values()) for workers, report in reports.items()}
     one, two = WORKERS
     document = {
         "cities": options.cities,
-        "steps": options.steps,
-        "candidates": CANDIDATES,
+        "size": size,
         "load_before": before,
         "seconds": {workers: report["seconds"] for workers, report in reports.items()},
         "training_seconds": {

@@ -66,35 +66,66 @@ class _Judged(NamedTuple):
         return np.asarray(np.log(np.abs(self.error) + SMALLEST_ERROR))
 
 
+class Excess(NamedTuple):
+    """Sums per target over what a city's errors are larger than usual: x xᵀ, x r, and the number."""
+
+    gram: Double
+    moment: Double
+    rows: Double
+
+
+class CityErrors(NamedTuple):
+    """The size of one city's left-out errors."""
+
+    cells: Double
+    """`(3, 24, L)` usual logarithm by hour and lead."""
+    centre: Double
+    """`(3, E)` mean of what may change it."""
+    excess: Excess
+    strange: Double
+    """`(3, 24, L)` as `cells`, of forecasts by the weights for a city never seen."""
+
+
+def errors_of(
+    city: CitySeries, columns: DirectColumns, left_out: Regressions, unseen: Regressions
+) -> CityErrors:
+    """Judge one city's regressions on the parts of its record that they were not fitted on.
+
+    Args:
+        city: The record.
+        columns: Where the regressions find their inputs.
+        left_out: Row k fitted without fold k.
+        unseen: One row, for a city never seen.
+    """
+    judged = _judge(city, columns, left_out)
+    cells = _by_cell(judged)
+    centre, excess = _excess(judged, cells)
+    strange = _by_cell(_judge(city, columns, unseen.repeated(0, FOLDS)))
+    return CityErrors(cells, centre, excess, strange)
+
+
 def with_errors(
     series: Mapping[str, CitySeries],
     columns: DirectColumns,
     fitted: Regressions,
     folds: Mapping[str, Regressions],
+    errors: Mapping[str, CityErrors],
 ) -> DirectFit:
-    """Fit the usual size of left-out errors, by hour and lead and by what changes it; join all parts.
+    """Explain the size of left-out errors by what changes it, over all cities; join all parts.
 
-    A city's errors are made twice and not kept: with what may explain them, a hundred cities' are gigabytes.
+    A city's errors are made again, not kept: with what may explain them, a hundred cities' are gigabytes.
 
     Args:
         series: The record of each city.
         columns: Where the regressions find their inputs.
         fitted: A row for a city never seen, then one per city.
         folds: Per city, row k fitted without fold k.
+        errors: Per city, as `errors_of` returns them.
     """
-    cells: dict[str, Double] = {}
-    centres: dict[str, Double] = {}
-    parts_of_excess: list[_Excess] = []
-    for name, city in series.items():
-        judged = _judge(city, columns, folds[name])
-        cells[name] = _by_cell(judged)
-        centres[name], excess = _excess(judged, cells[name])
-        parts_of_excess.append(excess)
-    weights = _explain(parts_of_excess)
-    shift = {name: (centre * weights).sum(axis=-1)[:, None, None] for name, centre in centres.items()}
-    own = np.stack([cells[name] - shift[name] for name in series])
-    strange = [_by_cell(_judge(city, columns, fitted.repeated(0, FOLDS))) for city in series.values()]
-    unseen = np.mean([part - shift[name] for part, name in zip(strange, series, strict=True)], axis=0)
+    weights = _explain([errors[name].excess for name in series])
+    shift = {name: (errors[name].centre * weights).sum(axis=-1)[:, None, None] for name in series}
+    own = np.stack([errors[name].cells - shift[name] for name in series])
+    unseen = np.mean([errors[name].strange - shift[name] for name in series], axis=0)
     log_error = np.concatenate([unseen[None], own]).astype(np.float32)
     direct = DirectForecast((UNSEEN, *series), *fitted, log_error, weights.astype(np.float32))
     parts = tuple(str(fold) for fold in range(FOLDS))
@@ -147,19 +178,11 @@ def _by_cell(judged: _Judged) -> Double:
     return cells
 
 
-class _Excess(NamedTuple):
-    """Sums per target over what a city's errors are larger than usual: x xᵀ, x r, and the number."""
-
-    gram: Double
-    moment: Double
-    rows: Double
-
-
-def _excess(judged: _Judged, cells: Double) -> tuple[Double, _Excess]:
+def _excess(judged: _Judged, cells: Double) -> tuple[Double, Excess]:
     """Return a city's mean inputs `(3, E)`, and the sums over its errors' size beyond the usual one."""
     targets, width = len(cells), judged.inputs.shape[-1]
     centre = np.zeros((targets, width))
-    sums = _Excess(np.zeros((targets, width, width)), np.zeros((targets, width)), np.zeros(targets))
+    sums = Excess(np.zeros((targets, width, width)), np.zeros((targets, width)), np.zeros(targets))
     for target in range(targets):
         usual = cells[target][judged.hour, np.arange(judged.hour.shape[1])]
         excess = judged.log_size[..., target] - usual
@@ -171,7 +194,7 @@ def _excess(judged: _Judged, cells: Double) -> tuple[Double, _Excess]:
     return centre, sums
 
 
-def _explain(parts: Sequence[_Excess]) -> Double:
+def _explain(parts: Sequence[Excess]) -> Double:
     """Return weights `(3, E)` of what makes errors large, from all cities' sums."""
     gram, moment, rows = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
     penalty = ERROR_PENALTY * np.maximum(rows, 1.0)[:, None, None] * np.eye(gram.shape[-1])

@@ -7,7 +7,7 @@ grow with the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import FOLDS, DirectColumns
-from urbanwm.training.direct_error import DirectFit, with_errors
+from urbanwm.training.direct_error import CityErrors, DirectFit, errors_of, with_errors
 from urbanwm.training.direct_sums import Sums, solve, sums_of, variance
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS
 from urbanwm.training.regressions import Double, Regression, Regressions
@@ -45,78 +45,106 @@ class _Choice(NamedTuple):
     smoothing_hours: float
 
 
+class Shared(NamedTuple):
+    """What all cities' windows say together, target by target."""
+
+    penalty: tuple[Double, ...]
+    """`(P,)` of each regressor, per row."""
+    smoothing_hours: tuple[float, ...]
+    pooled: tuple[Regression, ...]
+    """Row 0 from everything, row 1 + k without fold k."""
+    unseen: Regressions
+    """One row, for a city never seen."""
+
+
+class CityFit(NamedTuple):
+    """One city's regressions and the size of their errors."""
+
+    regressions: Regressions
+    """Row 0 from everything, row 1 + k without fold k."""
+    errors: CityErrors
+
+
 def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit:
     """Fit the regressions on every city's record.
 
     Penalties are chosen per target on left-out folds, pooled over cities. A city's own weights are pulled to
     the pooled ones, those to the plain mean of the seasonal levels. One city alone needs no second pull. A
-    city never seen gets weights that know nothing of the shape of another's day.
+    city never seen gets weights that know nothing of the shape of another's day. The steps are functions of
+    their own, so that several processes can share the cities (`pipeline.direct_jobs`).
 
     Args:
         series: Training rows; `spec.direct` must not be set yet.
         spec: What their columns mean.
     """
     columns = DirectColumns(spec)
-    pooled = _pooled(series, columns)
-    shared = [
-        _Shared.fit(sums, columns.groups(name)) for sums, name in zip(pooled, spec.targets, strict=True)
-    ]
-    unseen = [
-        Regression(_shape_free(sums.without(None), columns.shape_free(name)), part.all_cities.variance[:1])
-        for part, sums, name in zip(shared, pooled, spec.targets, strict=True)
-    ]
-    del pooled  # as large as those of any one city, which now follow
-    seen = {}
-    for name, city in series.items():
-        # Summed again where there are several: the sums of a hundred cities at once are gigabytes.
-        own = sums_of(city, columns) if len(series) > 1 else [None] * len(shared)
-        seen[name] = Regressions.of([part.own(sums) for part, sums in zip(shared, own, strict=True)])
-        del own
-    fitted = [Regressions.of(unseen), *(part.rows(slice(0, 1)) for part in seen.values())]
-    left_out = {name: part.rows(slice(1, None)) for name, part in seen.items()}
-    return with_errors(series, columns, Regressions.stacked(fitted), left_out)
+    shared = share(add_sums(series.values(), columns, pooled_windows(len(series))), columns)
+    fits = {name: fit_city(city, columns, shared, alone=len(series) == 1) for name, city in series.items()}
+    return join(series, columns, shared, fits)
 
 
-class _Shared(NamedTuple):
-    """What all cities' sums say of one target: penalties and regressions."""
-
-    choice: _Choice
-    penalty: Double
-    all_cities: Regression
-    """Row 0 from everything, row 1 + k without fold k."""
-
-    @classmethod
-    def fit(cls, pooled: Sums, sizes: Sequence[int]) -> _Shared:
-        """Choose the penalties and solve."""
-        choice = _choose(pooled, sizes)
-        penalty = _penalty(choice, sizes)
-        return cls(choice, penalty, _solved(pooled, choice, penalty))
-
-    def own(self, sums: Sums | None) -> Regression:
-        """Return a city's regression, pulled to everyone's; without sums everyone's."""
-        return self.all_cities if sums is None else _solved(sums, self.choice, self.penalty, self.all_cities)
+def pooled_windows(cities: int) -> int:
+    """Return how many windows of each city go into the pooled sums."""
+    return min(MAXIMUM_WINDOWS, -(-POOLED_WINDOWS // cities))
 
 
-def _solved(sums: Sums, choice: _Choice, penalty: Double, pull: Regression | None = None) -> Regression:
+def add_sums(cities: Iterable[CitySeries], columns: DirectColumns, most: int) -> list[Sums]:
+    """Return each target's sums over some cities, one city in memory at a time."""
+    first, *others = cities
+    pooled = sums_of(first, columns, most)
+    for city in others:
+        for total, more in zip(pooled, sums_of(city, columns, most), strict=True):
+            total.add(more)
+    return pooled
+
+
+def share(pooled: Sequence[Sums], columns: DirectColumns) -> Shared:
+    """Choose the penalties from all cities' sums and solve for everyone, and for a city never seen."""
+    penalties, smoothing, regressions, unseen = [], [], [], []
+    for sums, name in zip(pooled, columns.spec.targets, strict=True):
+        sizes = columns.groups(name)
+        choice = _choose(sums, sizes)
+        penalties.append(_penalty(choice, sizes))
+        smoothing.append(choice.smoothing_hours)
+        regressions.append(_solved(sums, choice.smoothing_hours, penalties[-1]))
+        weights = _shape_free(sums.without(None), columns.shape_free(name))
+        unseen.append(Regression(weights, regressions[-1].variance[:1]))
+    return Shared(tuple(penalties), tuple(smoothing), tuple(regressions), Regressions.of(unseen))
+
+
+def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone: bool) -> CityFit:
+    """Fit one city, pulled to what all have in common; a city alone is what all have in common."""
+    own = list(shared.pooled)
+    if not alone:
+        # Summed again: the sums of a hundred cities at once are gigabytes.
+        parts = zip(sums_of(city, columns), *shared[:3], strict=True)
+        own = [_solved(sums, smoothing, penalty, pull) for sums, penalty, smoothing, pull in parts]
+    regressions = Regressions.of(own)
+    return CityFit(regressions, errors_of(city, columns, regressions.rows(slice(1, None)), shared.unseen))
+
+
+def join(
+    series: Mapping[str, CitySeries], columns: DirectColumns, shared: Shared, fits: Mapping[str, CityFit]
+) -> DirectFit:
+    """Put the cities' regressions and errors together."""
+    own = {name: fits[name].regressions for name in series}
+    fitted = [shared.unseen, *(part.rows(slice(0, 1)) for part in own.values())]
+    left_out = {name: part.rows(slice(1, None)) for name, part in own.items()}
+    errors = {name: fits[name].errors for name in series}
+    return with_errors(series, columns, Regressions.stacked(fitted), left_out, errors)
+
+
+def _solved(
+    sums: Sums, smoothing_hours: float, penalty: Double, pull: Regression | None = None
+) -> Regression:
     """Solve with all windows and without each fold, pulled to `pull` (rows of the same kind)."""
-    smooth = sums.smoothed(choice.smoothing_hours)
+    smooth = sums.smoothed(smoothing_hours)
     weights, spread = [], []
     for row, fold in enumerate((None, *range(FOLDS))):
         towards = None if pull is None else pull.weights[row]
         weights.append(solve(smooth.without(fold), penalty, towards))
         spread.append(variance(sums.without(fold), penalty))
     return Regression(np.stack(weights), np.stack(spread))
-
-
-def _pooled(series: Mapping[str, CitySeries], columns: DirectColumns) -> list[Sums]:
-    """Return each target's sums over all cities, one city in memory at a time."""
-    first, *others = series.values()
-    most = min(MAXIMUM_WINDOWS, -(-POOLED_WINDOWS // len(series)))
-    pooled = sums_of(first, columns, most)
-    for city in others:
-        for total, more in zip(pooled, sums_of(city, columns, most), strict=True):
-            total.add(more)
-    return pooled
 
 
 def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
