@@ -80,7 +80,7 @@ def model_card(
     data: Mapping[str, CityData],
     verification: Verification,
     *,
-    behaviour_failures: Sequence[str] | None = None,
+    behaviour_failures: Sequence[str],
     parameters: int | None = None,
 ) -> str:
     """Return the card as Markdown.
@@ -89,7 +89,7 @@ def model_card(
         model: The bundle that was judged.
         data: Per city, what it was trained and judged on.
         verification: Its held-out scores beside the references'.
-        behaviour_failures: What the behaviour suite found; None = it was not run.
+        behaviour_failures: What the behaviour suite found.
         parameters: Number of trained weights.
     """
     parts = [
@@ -243,15 +243,13 @@ def _exceedance(verification: Verification) -> Iterator[str]:
     yield from table(verification.brier.to_dict("records"), columns | {"days": "{days}"})
 
 
-def _behaviour(failures: Sequence[str] | None) -> Iterator[str]:
+def _behaviour(failures: Sequence[str]) -> Iterator[str]:
     """Whether it keeps the identities."""
     yield "## Behaviour suite"
     yield ""
-    if failures is None:
-        yield "Not run with this card; it is run before every promotion and every swap of the service."
-    elif not failures:
+    if not failures:
         yield "Every check passed."
-    for failure in failures or ():
+    for failure in failures:
         yield f"- {failure}"
 
 

@@ -32,12 +32,12 @@ WORKER = textwrap.dedent(
     from pathlib import Path
 
     from tests.faults.test_night_kills import settings_below
-    from urbanwm.pipeline import evaluation, night, promote, run_nightly
+    from urbanwm.pipeline import behaviour_jobs, evaluation, night, run_nightly
     from urbanwm.registry import RunLog
 
     RunLog.log_figure = lambda *arguments: None
     evaluation._log_card = lambda *arguments: None
-    promote.behaviour_failures = lambda *arguments: []
+    behaviour_jobs.behaviour_failures = lambda *arguments: []
     night.write_night_report = lambda settings, *rest: settings.home / "report.html"
     print("READY", flush=True)
     report = run_nightly(settings_below(Path(sys.argv[1])), as_of=datetime.fromisoformat(sys.argv[2]))

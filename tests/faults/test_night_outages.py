@@ -13,11 +13,11 @@ from urbanwm.errors import SourceError, TrainingDiverged, UpstreamUnavailable
 from urbanwm.last_night import read_last_night
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline import (
+    behaviour_jobs,
     decision,
     evaluation,
     fit,
     night,
-    promote,
     run_nightly,
     run_promote,
     training_night,
@@ -40,7 +40,7 @@ def no_pictures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunLog, "log_figure", lambda *arguments: None)
         patch.setattr(evaluation, "_log_card", lambda *arguments: None)
-        patch.setattr(promote, "behaviour_failures", lambda *arguments: [])
+        patch.setattr(behaviour_jobs, "behaviour_failures", lambda *arguments: [])
         patch.setattr(night, "write_night_report", lambda settings, *rest: settings.home / "report.html")
         yield
 

@@ -62,7 +62,7 @@ def test_the_run_has_lineage_scores_pictures_and_the_bundle(settings, night):
     assert "model_card.md" in kept
     assert "bundle/model_card.md" in {item.path for item in client.list_artifacts(run.info.run_id, "bundle")}
     gate = {item.path for item in client.list_artifacts(run.info.run_id, "gate")}
-    assert gate == {"gate/decision.json", "gate/score_ratios.png"}
+    assert gate == {"gate/behaviour.json", "gate/decision.json", "gate/score_ratios.png"}
 
 
 def test_the_night_is_a_run_of_its_own_with_the_candidates_below_it(settings, night):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -28,6 +28,9 @@ CHALLENGER: Final = "challenger"
 CHAMPION: Final = "champion"
 JUDGED_TAG: Final = "champion_judged"
 """Version whose forecasts are stored beside the candidate's, so that the gate need not make them again."""
+BEHAVIOUR_TAG: Final = "behaviour_failures"
+"""Number of failed behaviour checks, whose sentences are stored, so that the gate need not run them again."""
+BEHAVIOUR_FILE: Final = "gate/behaviour.json"
 FANS_PER_CITY: Final = 2
 
 
@@ -37,9 +40,14 @@ def table_path(name: str) -> str:
 
 
 def log_evaluation(
-    plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], trained: Trained, champion: str | None
+    plan: Plan,
+    run: RunLog,
+    tables: Mapping[str, pd.DataFrame],
+    trained: Trained,
+    champion: str | None,
+    failures: Sequence[str],
 ) -> None:
-    """Store forecasts, figures, data quality and the model card under the candidate's run.
+    """Store forecasts, behaviour, figures and the model card under the candidate's run.
 
     Args:
         plan: What was trained, on which data.
@@ -47,19 +55,22 @@ def log_evaluation(
         tables: Forecasts by model, on the same origins.
         trained: The candidate; its bundle is read for the card.
         champion: The version whose forecasts the table "champion" holds, or None.
+        failures: What the behaviour suite found.
     """
     for name in (CHALLENGER, BASELINE, CHAMPION):
         if name in tables:
             run.log_frame(tables[name], table_path(name))
     if champion is not None:
         run.set_tags({JUDGED_TAG: champion})
+    run.log_json({"failures": list(failures)}, BEHAVIOUR_FILE)
+    run.set_tags({BEHAVIOUR_TAG: str(len(failures))})
     for name, record in plan.data.records.items():
         of_city = {label: table[table["city"] == name] for label, table in tables.items()}
         run.log_figure(error_by_lead(of_city), f"figures/{name}/error_by_lead.png")
         for origin in record.origins[:: max(1, len(record.origins) // FANS_PER_CITY)][:FANS_PER_CITY]:
             figure = forecast_fan(tables[CHALLENGER], name, pd.Timestamp(origin), plan.experiment.name)
             run.log_figure(figure, f"figures/{name}/forecast_{origin:%Y-%m-%d}.png")
-    _log_card(plan, run, tables, trained)
+    _log_card(plan, run, tables, trained, failures)
 
 
 def log_data_quality(data: NightData, run: RunLog, lake: LakeReader) -> None:
@@ -72,8 +83,10 @@ def log_data_quality(data: NightData, run: RunLog, lake: LakeReader) -> None:
         run.log_figure(coverage_heatmap(record.frame, name), f"data/{name}/coverage.png")
 
 
-def _log_card(plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], trained: Trained) -> None:
-    """Write the model card from the bundle, the record and the verification."""
+def _log_card(
+    plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], trained: Trained, failures: Sequence[str]
+) -> None:
+    """Write the model card from the bundle, the record, the verification and the behaviour suite."""
     references = {name: tables[name] for name in REFERENCES if name in tables}
     verification = verify(tables[CHALLENGER], references)
     bundle = Bundle.load(trained.bundle)
@@ -87,7 +100,7 @@ def _log_card(plan: Plan, run: RunLog, tables: Mapping[str, pd.DataFrame], train
         )
         for name, record in plan.data.records.items()
     }
-    card = model_card(bundle, data, verification, parameters=trained.parameters)
+    card = model_card(bundle, data, verification, parameters=trained.parameters, behaviour_failures=failures)
     run.log_text(card, CARD)
     # The service shows the card of the bundle that it serves. A repeated run writes the same text.
     (trained.bundle / CARD).write_text(card, encoding="utf-8")

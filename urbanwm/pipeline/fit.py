@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from urbanwm.assumptions import load_assumptions
 from urbanwm.features import CitySeries, FeatureSpec, build_series
+from urbanwm.pipeline.direct_jobs import read_fit
 from urbanwm.pipeline.plan import Candidate, Plan, training_spec
 from urbanwm.pipeline.progress import Stopwatch
 from urbanwm.provenance import collect_provenance
@@ -45,6 +46,7 @@ def fit(
     registry: Registry,
     run_id: str,
     *,
+    direct: Path | None = None,
     on_metrics: Callable[[int, dict[str, float]], None] | None = None,
     watch: Stopwatch | None = None,
 ) -> Fitted:
@@ -55,6 +57,7 @@ def fit(
         folder: Working folder: checkpoints and `bundle/`.
         registry: Where a warm start finds its first weights.
         run_id: Noted in the bundle.
+        direct: Where the direct forecast was fitted before, see `direct_jobs`; None: it is fitted now.
         on_metrics: Called with the step and its metrics.
         watch: Told how long each part took.
 
@@ -77,6 +80,7 @@ def fit(
         series,
         spec,
         folder / CHECKPOINTS,
+        direct=None if direct is None else read_fit(direct, series, spec),
         on_metrics=on_metrics,
         initial_weights=_start_weights(plan.candidate, registry),
     )

@@ -19,9 +19,9 @@ from urbanwm.figures import score_ratios
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.data import read_window
+from urbanwm.pipeline.evaluation import BEHAVIOUR_FILE, BEHAVIOUR_TAG, JUDGED_TAG, table_path
 from urbanwm.pipeline.evaluation import CHALLENGER as CHALLENGER_TABLE
 from urbanwm.pipeline.evaluation import CHAMPION as CHAMPION_TABLE
-from urbanwm.pipeline.evaluation import JUDGED_TAG, table_path
 from urbanwm.pipeline.forecasts import BASELINE, held_out_tables
 from urbanwm.pipeline.judge import SEED, behaviour_failures
 from urbanwm.pipeline.spread import serial
@@ -188,6 +188,7 @@ def _judge(
         window = json.loads(registry.fetch(challenger.run_id, WINDOW_FILE, folder).read_text("utf-8"))
         ours = _stored_table(registry, challenger, CHALLENGER_TABLE, folder)
         baseline = _stored_table(registry, challenger, BASELINE, folder)
+        failures = _behaviour(settings, registry, challenger, bundle, window, folder)
         theirs, remarks = _champion_forecasts(settings, registry, challenger, champion, window, folder)
     decision = decide(
         ours,
@@ -196,7 +197,7 @@ def _judge(
         margin=settings.gate_margin,
         confidence=settings.gate_confidence,
         seed=SEED,
-        behaviour_failures=behaviour_failures(read_window(window, settings), WorldModelForecaster(bundle)),
+        behaviour_failures=failures,
     )
     decision = replace(decision, reasons=[*remarks, *decision.reasons])
     run = registry.run_log(challenger.run_id)
@@ -208,6 +209,22 @@ def _judge(
 def _stored_table(registry: Registry, version: ModelVersion, name: str, folder: Path) -> pd.DataFrame:
     """Read the forecasts that were stored when the version was judged."""
     return pd.read_parquet(registry.fetch(version.run_id, table_path(name), folder))
+
+
+def _behaviour(
+    settings: Settings,
+    registry: Registry,
+    version: ModelVersion,
+    bundle: Bundle,
+    window: Mapping[str, Any],
+    folder: Path,
+) -> list[str]:
+    """Return what the behaviour suite found when the candidate was judged; of an older one, what it finds."""
+    if BEHAVIOUR_TAG not in read_run(registry, version.run_id).tags:
+        return behaviour_failures(read_window(window, settings), WorldModelForecaster(bundle))
+    stored = registry.fetch(version.run_id, BEHAVIOUR_FILE, folder).read_text("utf-8")
+    failures: list[str] = json.loads(stored)["failures"]
+    return failures
 
 
 def _champion_forecasts(

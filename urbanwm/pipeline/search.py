@@ -7,7 +7,8 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +17,15 @@ from urbanwm.features import build_series
 from urbanwm.model.config import ExperimentConfig, load_experiment
 from urbanwm.pipeline.candidates import SEARCH
 from urbanwm.pipeline.data import NightData
-from urbanwm.pipeline.plan import Candidate, plan_candidate, training_spec
+from urbanwm.pipeline.fit import CHECKPOINTS
+from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate, training_spec
 from urbanwm.registry import Registry
 from urbanwm.settings import Settings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+
+    from urbanwm.training import TrainResult
 
 STUDY_FILE: Final = "search.db"
 STUDY: Final = "night"
@@ -100,6 +104,7 @@ def _run_trials(
     budget = settings.search_minutes * SECONDS_PER_MINUTE
     used = sum(trial.duration.total_seconds() for trial in study.trials if trial.duration is not None)
     deadline = time.monotonic() + budget - used
+    learn = _trainer(base, data)
 
     def objective(trial: Trial) -> float:
         changes = _proposed(trial)
@@ -110,7 +115,7 @@ def _run_trials(
         with registry.start_run(f"search {trial.number}", tags, parent_run_id) as run:
             run.log_params(changes)
             try:
-                score = _score(candidate, settings, data, trial, deadline)
+                score = _score(learn, plan_candidate(candidate, data), settings, trial, deadline)
                 run.log_metrics({"val/best_score": score})
             except optuna.TrialPruned as reason:
                 # An early end is part of a search, not a failure of its run.
@@ -133,18 +138,26 @@ def _run_trials(
     )
 
 
-def _score(candidate: Candidate, settings: Settings, data: NightData, trial: Trial, deadline: float) -> float:
+def _trainer(base: ExperimentConfig, data: NightData) -> Callable[..., TrainResult]:
+    """Return `train` with what no proposal changes: the series, their meaning, the direct forecast."""
+    from urbanwm.training import train
+    from urbanwm.training.direct_fit import fit_direct
+
+    spec = training_spec(plan_candidate(Candidate(SEARCH, base), data))
+    series = {name: build_series(record.training, name, spec) for name, record in data.records.items()}
+    direct = fit_direct(series, spec) if base.model.kind == "urban" else None
+    return partial(train, series=series, spec=spec, direct=direct)
+
+
+def _score(
+    learn: Callable[..., TrainResult], plan: Plan, settings: Settings, trial: Trial, deadline: float
+) -> float:
     """Train one setting and return its best validation score.
 
     The checkpoints lie where the night's training looks for them: the winner is not trained again.
     """
     import optuna
 
-    from urbanwm.training import train
-
-    plan = plan_candidate(candidate, data)
-    spec = training_spec(plan)
-    series = {name: build_series(record.training, name, spec) for name, record in data.records.items()}
     reports = 0
 
     def watch(step: int, metrics: Mapping[str, float]) -> None:
@@ -159,7 +172,7 @@ def _score(candidate: Candidate, settings: Settings, data: NightData, trial: Tri
 
     folder = settings.runs_dir / plan.key
     try:
-        result = train(candidate.experiment, series, spec, folder / "checkpoints", on_metrics=watch)
+        result = learn(plan.experiment, out_dir=folder / CHECKPOINTS, on_metrics=watch)
     except optuna.TrialPruned:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -14,6 +14,7 @@ import pandas as pd
 
 from urbanwm.clock import Clock, utc_now
 from urbanwm.figures import training_curves
+from urbanwm.pipeline.behaviour_jobs import check_candidates
 from urbanwm.pipeline.evaluation import CHALLENGER, log_evaluation
 from urbanwm.pipeline.fit import fit
 from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables, read_tables
@@ -77,8 +78,11 @@ def run_train(
     models = {CHALLENGER: str(trained.bundle), **{name: name for name in YARDSTICKS}}
     settings.runs_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.runs_dir, prefix=".tables-") as scratch:
-        tables = held_out_tables(settings, plan.data.window(), models, Path(scratch), serial)
-        explain_candidate(ExplainJob(job, trained, Path(scratch), {name: name for name in models}))
+        folder, window = Path(scratch), plan.data.window()
+        tables = held_out_tables(settings, window, models, folder, serial)
+        bundles = {CHALLENGER: trained.bundle}
+        failures = check_candidates(settings, window, bundles, folder / "behaviour", serial)[CHALLENGER]
+        explain_candidate(ExplainJob(job, trained, folder, {name: name for name in models}, failures))
     return finish_candidate(job, plan, trained, tables, registry)
 
 
@@ -116,7 +120,7 @@ def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog) -> Traine
     watch = Stopwatch()
     log_inputs(plan, run)
     reports = BatchedMetrics(run)
-    fitted = fit(plan, job.folder, registry, run.run_id, on_metrics=reports, watch=watch)
+    fitted = fit(plan, job.folder, registry, run.run_id, direct=job.direct, on_metrics=reports, watch=watch)
     result = fitted.result
     reports.complete(result.history)
     run.log_folder(fitted.bundle, "bundle")
@@ -150,6 +154,7 @@ class ExplainJob:
         trained: As `train_candidate` left it.
         folder: Holds the forecasts, see `held_out_tables`.
         tables: Name of each table for the candidate → its name in the folder.
+        failures: What the behaviour suite found.
         champion: The version whose forecasts the table "champion" holds, or None.
     """
 
@@ -157,16 +162,17 @@ class ExplainJob:
     trained: Trained
     folder: Path
     tables: Mapping[str, str]
+    failures: Sequence[str]
     champion: str | None = None
 
 
 def explain_candidate(work: ExplainJob) -> str:
-    """Store forecasts, figures and the model card under the candidate's run, and return the run's id."""
+    """Store what explains the candidate's scores under its run, and return the run's id."""
     plan = work.job.plan()
     cities = list(plan.data.records)
     tables = {name: read_tables(work.folder / stored, cities) for name, stored in work.tables.items()}
     run = Registry(work.job.settings).run_log(work.trained.run_id)
-    log_evaluation(plan, run, tables, work.trained, work.champion)
+    log_evaluation(plan, run, tables, work.trained, work.champion, work.failures)
     return work.trained.run_id
 
 

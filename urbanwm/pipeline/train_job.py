@@ -30,6 +30,7 @@ class TrainJob:
         left_out: Why a city that was asked for is not among them.
         parent_run_id: The night's run, or None.
         tags: Noted on the run and on the version besides the plan's.
+        direct: Where the direct forecast was fitted, see `direct_jobs`; None: it is fitted here.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class TrainJob:
     left_out: Mapping[str, str]
     parent_run_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    direct: Path | None = None
 
     @classmethod
     def of(
@@ -47,12 +49,12 @@ class TrainJob:
         plan: Plan,
         parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+        direct: Path | None = None,
     ) -> TrainJob:
         """Return the job that carries out a plan."""
         data = plan.data
-        return cls(
-            settings, plan.candidate, plan.key, data.window(), data.left_out, parent_run_id, dict(tags or {})
-        )
+        window, noted = data.window(), dict(tags or {})
+        return cls(settings, plan.candidate, plan.key, window, data.left_out, parent_run_id, noted, direct)
 
     def plan(self) -> Plan:
         """Read the data again: the same version of the lake, the same hours."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from urbanwm.errors import BundleInvalid, UrbanWMError
 from urbanwm.model.bundle import Bundle
+from urbanwm.pipeline.behaviour_jobs import check_candidates
 from urbanwm.pipeline.candidates import choose, losses
 from urbanwm.pipeline.data import NightData
+from urbanwm.pipeline.direct_jobs import fit_together
 from urbanwm.pipeline.evaluation import CHALLENGER, CHAMPION
 from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
@@ -73,14 +75,20 @@ def train_night(
         UrbanWMError: No candidate is left: the first one's failure.
     """
     plans = [plan_candidate(candidate, data) for candidate in candidates]
-    jobs = [TrainJob.of(settings, plan, parent_run_id, tags) for plan in plans]
+    say(f"fitting the direct forecast on {', '.join(data.records)}")
+    direct = fit_together(settings, registry, data, plans, folder, spread)
+    jobs = [TrainJob.of(settings, plan, parent_run_id, tags, direct.get(plan.key)) for plan in plans]
     say(f"training {', '.join(candidate.label for candidate in candidates)} on {', '.join(data.records)}")
     results = spread("train", train_candidate, jobs)
     lost = losses(results, candidates)
     fresh = [result for result in results if isinstance(result, Trained)]
     tables, champion = _forecasts(settings, registry, data, fresh, folder, spread, say)
+    say("trying how the candidates behave")
+    bundles = {trained.key: trained.bundle for trained in fresh}
+    failures = check_candidates(settings, data.window(), bundles, folder / "behaviour", spread)
+    stored = folder / _tables_folder(champion)
     explained = [
-        ExplainJob(job, result, folder / _tables_folder(champion), _names(tables, plan, fresh), champion)
+        ExplainJob(job, result, stored, _names(tables, plan, fresh), failures[plan.key], champion)
         for job, plan, result in zip(jobs, plans, results, strict=True)
         if isinstance(result, Trained)
     ]
@@ -90,7 +98,7 @@ def train_night(
         if isinstance(result, TrainOutcome):
             outcomes.append(result)
         elif isinstance(result, Trained):
-            own = {name: tables[stored] for name, stored in _names(tables, plan, fresh).items()}
+            own = {name: tables[kept] for name, kept in _names(tables, plan, fresh).items()}
             outcomes.append(finish_candidate(job, plan, result, own, registry))
     if not outcomes:
         raise next(result for result in results if isinstance(result, UrbanWMError))

@@ -20,6 +20,7 @@ from urbanwm.training.checkpoint import (
     latest_checkpoint,
     read_checkpoint,
 )
+from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.optimisation import (
     load_weights,
@@ -42,6 +43,7 @@ def train(
     resume: bool = True,
     progress: bool | None = None,
     initial_weights: Mapping[str, torch.Tensor] | None = None,
+    direct: DirectFit | None = None,
 ) -> TrainResult:
     """Train the experiment's model on the series and return its best weights.
 
@@ -58,6 +60,7 @@ def train(
         resume: Continue from the checkpoints in `out_dir`; otherwise they are overwritten as they come up.
         progress: Show a bar; None = when stderr is a terminal. Without a bar, lines go to the log.
         initial_weights: Start from these parameters, by name, in place of random ones (a warm start).
+        direct: What `fit_direct` returned for these series and this spec; None: it is asked now.
 
     Raises:
         DataUnavailable: A record is too short.
@@ -69,7 +72,7 @@ def train(
     recipe = experiment.training
     with _reproducible(recipe.seed, recipe.threads), joined() as workers:
         show = workers.leads and (sys.stderr.isatty() if progress is None else progress)
-        run = Run(experiment, series, spec, out_dir, initial_weights, workers)
+        run = Run(experiment, series, spec, out_dir, initial_weights, direct, workers)
         keep_freed_memory()  # from here on: what fitting the direct forecast took is handed back
         checkpoint = latest_checkpoint(out_dir) if resume else None
         if checkpoint is not None:

@@ -29,6 +29,7 @@ from urbanwm.training.checkpoint import (
     prune_periodic,
     write_checkpoint,
 )
+from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
 from urbanwm.training.optimisation import (
     AdamW,
@@ -84,6 +85,7 @@ class Run:
         spec: FeatureSpec,
         out_dir: Path,
         initial_weights: Mapping[str, torch.Tensor] | None = None,
+        direct: DirectFit | None = None,
         workers: Workers = ALONE,
     ) -> None:
         self.recipe, self.out_dir, self.workers = experiment.training, out_dir, workers
@@ -97,7 +99,7 @@ class Run:
         self.spec, self.series = spec, dict(series)
         start = None
         if experiment.model.kind == "urban":
-            fit = fit_direct(series, spec)
+            fit = direct or fit_direct(series, spec)
             self.spec, start = replace(spec, direct=fit.direct), fit.errors
             self.series = {name: replace(city, by_fold=fit.by_fold[name]) for name, city in series.items()}
         splits = {name: split_origins(city, self.recipe) for name, city in self.series.items()}

@@ -1,0 +1,93 @@
+"""The steps of a direct fit as files, so that several processes can share the cities."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from urbanwm.training.direct_error import CityErrors, Excess
+from urbanwm.training.direct_fit import CityFit, Shared
+from urbanwm.training.direct_sums import Sums
+from urbanwm.training.regressions import Regression, Regressions
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def write_sums(path: Path, targets: list[Sums]) -> None:
+    """Write each target's sums."""
+    _write(path, {f"{name}.{i}": part for i, sums in enumerate(targets) for name, part in _fields(sums)})
+
+
+def read_sums(path: Path) -> list[Sums]:
+    """Read what `write_sums` wrote."""
+    arrays = load_file(path)
+    number = len(arrays) // len(Sums._fields)
+    return [Sums(*(arrays[f"{name}.{i}"] for name in Sums._fields)) for i in range(number)]
+
+
+def write_shared(path: Path, shared: Shared) -> None:
+    """Write what all cities have in common."""
+    arrays = {f"penalty.{i}": part for i, part in enumerate(shared.penalty)}
+    arrays |= {
+        f"pooled_{name}.{i}": part for i, one in enumerate(shared.pooled) for name, part in _fields(one)
+    }
+    _write(path, {"smoothing_hours": np.array(shared.smoothing_hours), **arrays, **_of(shared.unseen)})
+
+
+def read_shared(path: Path) -> Shared:
+    """Read what `write_shared` wrote."""
+    arrays = load_file(path)
+    smoothing = tuple(arrays["smoothing_hours"].tolist())
+    penalty = tuple(arrays[f"penalty.{i}"] for i in range(len(smoothing)))
+    pooled = tuple(
+        Regression(*(arrays[f"pooled_{name}.{i}"] for name in Regression._fields))
+        for i in range(len(smoothing))
+    )
+    return Shared(penalty, smoothing, pooled, _regressions(arrays, len(smoothing)))
+
+
+def write_city(path: Path, fit: CityFit) -> None:
+    """Write one city's fit."""
+    errors = {name: part for name, part in _fields(fit.errors) if name != "excess"}
+    excess = {f"excess_{name}": part for name, part in _fields(fit.errors.excess)}
+    _write(path, {**_of(fit.regressions), **errors, **excess})
+
+
+def read_city(path: Path) -> CityFit:
+    """Read what `write_city` wrote."""
+    arrays = load_file(path)
+    excess = Excess(*(arrays[f"excess_{name}"] for name in Excess._fields))
+    errors = CityErrors(arrays["cells"], arrays["centre"], excess, arrays["strange"])
+    return CityFit(_regressions(arrays, len(errors.cells)), errors)
+
+
+def _fields(part: Sums | Regression | CityErrors | Excess) -> list[tuple[str, NDArray[Any]]]:
+    return list(part._asdict().items())
+
+
+def _of(regressions: Regressions) -> dict[str, NDArray[Any]]:
+    return {
+        f"{name}.{i}": part
+        for name, of_targets in regressions._asdict().items()
+        for i, part in enumerate(of_targets)
+    }
+
+
+def _regressions(arrays: Arrays, targets: int) -> Regressions:
+    return Regressions(
+        *(tuple(arrays[f"{name}.{i}"] for i in range(targets)) for name in Regressions._fields)
+    )
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    """Write arrays; the file appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft)
+    draft.replace(path)
