@@ -11,7 +11,6 @@ import pytest
 from urbanwm.errors import TrainingDiverged, UrbanWMError
 from urbanwm.model.config import load_experiment
 from urbanwm.pipeline import search as module
-from urbanwm.pipeline.plan import Candidate
 from urbanwm.pipeline.search import search_candidate
 from urbanwm.settings import load_settings
 
@@ -49,14 +48,16 @@ def searched(settings, monkeypatch, tmp_path):
     )
 
     def run(scores):
-        def score(candidate, settings, data, trial, deadline):
-            (settings.runs_dir / candidate.experiment.config_hash()).mkdir(parents=True)
+        def score(learn, plan, settings, trial, deadline):
+            assert learn == "fitted once"
+            (settings.runs_dir / plan.key).mkdir(parents=True)
             if trial.number == len(scores) - 1:
                 trial.study.stop()
             if isinstance(scores[trial.number], Exception):
                 raise scores[trial.number]
             return scores[trial.number]
 
+        monkeypatch.setattr(module, "_trainer", lambda base, data: "fitted once")
         monkeypatch.setattr(module, "_score", score)
         return search_candidate(settings, None, registry, "night", tmp_path / "folder")
 
@@ -112,20 +113,17 @@ def test_a_proposal_lies_within_a_decade_of_what_was_chosen(searched):
 def test_a_trial_out_of_time_ends_and_leaves_no_checkpoints(settings, monkeypatch, number, deadline, ends):
     folder = settings.runs_dir / "key"
 
-    def train(experiment, series, spec, checkpoints, *, on_metrics):
-        checkpoints.mkdir(parents=True)
+    def learn(experiment, *, out_dir, on_metrics):
+        out_dir.mkdir(parents=True)
         on_metrics(10, {"loss": 1.0})
         on_metrics(25, {"val_score": 0.3})
         return SimpleNamespace(history=[{"loss": 1.0}, {"val_score": 0.3}, {"val_score": 0.2}])
 
-    monkeypatch.setattr("urbanwm.training.train", train)
-    monkeypatch.setattr(module, "plan_candidate", lambda candidate, data: SimpleNamespace(key="key"))
-    monkeypatch.setattr(module, "training_spec", lambda plan: None)
     told = []
     trial = SimpleNamespace(
         number=number, report=lambda value, step: told.append((value, step)), should_prune=lambda: False
     )
-    arguments = (Candidate("search", load_experiment("urban")), settings, SimpleNamespace(records={}), trial)
+    arguments = (learn, SimpleNamespace(key="key", experiment=load_experiment("urban")), settings, trial)
     if ends:
         with pytest.raises(optuna.TrialPruned, match="out of time"):
             module._score(*arguments, deadline)
@@ -133,6 +131,18 @@ def test_a_trial_out_of_time_ends_and_leaves_no_checkpoints(settings, monkeypatc
         assert module._score(*arguments, deadline) == 0.2
     assert folder.exists() is not ends
     assert told == [(0.3, 0)]
+
+
+def test_what_no_proposal_changes_is_made_once_for_all_trials(monkeypatch):
+    given = []
+    monkeypatch.setattr("urbanwm.training.train", lambda experiment, **named: given.append(named))
+    monkeypatch.setattr("urbanwm.training.direct_fit.fit_direct", lambda series, spec: "direct")
+    monkeypatch.setattr(module, "training_spec", lambda plan: "spec")
+    monkeypatch.setattr(module, "plan_candidate", lambda candidate, data: candidate)
+    learn = module._trainer(load_experiment("urban"), SimpleNamespace(records={}))
+    learn("first", out_dir=1), learn("second", out_dir=2)
+    common = {"series": {}, "spec": "spec", "direct": "direct"}
+    assert given == [common | {"out_dir": 1}, common | {"out_dir": 2}]
 
 
 def test_without_optuna_the_extra_is_named(settings, monkeypatch, tmp_path):

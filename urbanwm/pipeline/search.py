@@ -104,6 +104,8 @@ def _run_trials(
     budget = settings.search_minutes * SECONDS_PER_MINUTE
     used = sum(trial.duration.total_seconds() for trial in study.trials if trial.duration is not None)
     deadline = time.monotonic() + budget - used
+    if study.get_trials(states=[optuna.trial.TrialState.COMPLETE]) and time.monotonic() >= deadline:
+        return
     learn = _trainer(base, data)
 
     def objective(trial: Trial) -> float:

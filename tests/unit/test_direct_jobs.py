@@ -1,0 +1,133 @@
+"""The direct fit spread over workers: the bits of a fit in one place, made once, and whole after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.small_world import small_city, small_frame
+from urbanwm.features import build_series
+from urbanwm.model.config import load_experiment
+from urbanwm.pipeline import direct_jobs
+from urbanwm.pipeline.data import CityRecord, NightData
+from urbanwm.pipeline.direct_jobs import fit_together, read_fit
+from urbanwm.pipeline.plan import Candidate, Plan, training_spec
+from urbanwm.pipeline.spread import serial
+from urbanwm.settings import Settings, load_settings
+from urbanwm.training.direct_error import DirectFit
+from urbanwm.training.direct_fit import fit_direct
+
+REGISTRY = SimpleNamespace(exists=False)
+OVERRIDES = {"training.context_hours": 12, "training.horizon_hours": 12}
+DAYS = 24
+
+
+class Night:
+    """Made-up cities in place of the lake's, and a count of the pieces of work."""
+
+    def __init__(self, settings: Settings, cities: int) -> None:
+        self.settings, self.pieces = settings, []
+        names = [f"city{number}" for number in range(cities)]
+        frames = {name: small_frame(DAYS + number) for number, name in enumerate(names)}
+        records = {
+            name: CityRecord(
+                small_city().model_copy(update={"name": name}), frame, (frame.index[-1] + pd.Timedelta("1h"),)
+            )
+            for name, frame in frames.items()
+        }
+        self.data = NightData("lake", 1, records, {})
+
+    def plan(self, name: str, **overrides: object) -> Plan:
+        experiment = load_experiment("urban", OVERRIDES | overrides)
+        return Plan(Candidate(name, experiment), self.data, name)
+
+    def spread(self, name, work, jobs):
+        self.pieces += [name] * len(jobs)
+        return serial(name, work, jobs)
+
+    def fit(self, *plans: Plan) -> dict[str, Path]:
+        folder = self.settings.home / "night"
+        return fit_together(self.settings, REGISTRY, self.data, plans, folder, self.spread)
+
+    def read_window(self, window, settings):
+        return {name: self.data.records[name] for name in window["cities"]}
+
+
+@pytest.fixture
+def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    def made(cities: int) -> Night:
+        found = Night(load_settings(home=tmp_path), cities)
+        monkeypatch.setattr(direct_jobs, "read_window", found.read_window)
+        return found
+
+    return made
+
+
+def content(fit: DirectFit) -> list[bytes]:
+    parts = [fit.direct, *fit.by_fold.values()]
+    arrays = [array for part in parts for array in (*part.weights, *part.variance, part.log_error)]
+    return [np.ascontiguousarray(array).tobytes() for array in (*arrays, fit.errors)]
+
+
+@pytest.mark.parametrize("cities", [1, 2])
+def test_cities_fitted_apart_give_the_bits_of_a_fit_in_one_place(night, cities):
+    tonight = night(cities)
+    plans = tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1})
+    folders = tonight.fit(*plans)
+    spec = training_spec(plans[0])
+    series = {
+        name: build_series(record.training, name, spec) for name, record in tonight.data.records.items()
+    }
+    assert content(read_fit(folders["urban"], series, spec)) == content(fit_direct(series, spec))
+
+
+def test_candidates_that_read_the_same_share_one_fit(night):
+    tonight = night(2)
+    other = tonight.plan("short", **{"training.horizon_hours": 6})
+    folders = tonight.fit(tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1}), other)
+    assert folders["urban"] == folders["urban@1"] != folders["short"]
+    assert tonight.pieces == 2 * ["add up", "add up", "share", "fit", "fit"]
+
+
+def test_one_city_with_one_candidate_is_left_to_its_training(night):
+    tonight = night(1)
+    assert tonight.fit(tonight.plan("urban")) == {}
+    assert tonight.fit(tonight.plan("urban"), tonight.plan("old", **{"model.kind": "reference"})) == {}
+    assert tonight.pieces == []
+
+
+def test_what_is_trained_already_asks_for_no_fit(night, monkeypatch):
+    tonight = night(2)
+    monkeypatch.setattr(direct_jobs, "already_trained", lambda registry, key: key == "urban")
+    assert tonight.fit(tonight.plan("urban")) == {}
+
+
+def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, monkeypatch):
+    tonight = night(2)
+    plan = tonight.plan("urban")
+
+    def killed(name, work, jobs):
+        serial(name, work, jobs[:1])
+        if name == "fit":
+            raise KeyboardInterrupt
+        return serial(name, work, jobs)
+
+    monkeypatch.setattr(tonight, "spread", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_together(
+            tonight.settings, REGISTRY, tonight.data, [plan], tonight.settings.home / "night", killed
+        )
+    (folder,) = (tonight.settings.home / "night").iterdir()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "spec.json"}
+    assert sorted(before) == ["city-city0.safetensors", "shared.safetensors"]  # and the sums are gone
+    monkeypatch.undo()
+    monkeypatch.setattr(direct_jobs, "read_window", tonight.read_window)
+    tonight.fit(plan)
+    assert "add up" not in tonight.pieces
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert (folder / "city-city1.safetensors").is_file()
