@@ -5,11 +5,12 @@ with the same noise, with and without a measure, and asks the tool "what if?" wi
 to the start and that distribution as assumptions. The wind raises renewables and clears the air, PM2.5 has a
 memory, and levels change for good now and then; none of it may be mistaken for an effect.
 
-200 scenarios answered by the default experiment trained on 600 days (`python -m benchmarks.truth_city --train
-600`), effect over leads 25-48 h: the relative effect is off by 8.8 % (PM2.5), 9.0 % (demand), 6.7 % (traffic),
-and 90 % intervals cover 93, 85 and 93 %; in absolute units, which adds the error of the forecast's own level,
-by 26.6, 9.7 and 8.7 %, cover 92, 84 and 93 %. Chance alone leaves 25.1, 2.6 and 3.7 % of that to whoever knows
-the city's equations (`unavoidable_error`). Without an effect every interval contains 0.
+200 scenarios answered by the default experiment trained on 600 days (`python -m benchmarks.truth_city
+--train 600`), effect over leads 25-48 h: the relative effect is off by 8.8 % (PM2.5), 9.0 % (demand) and
+6.7 % (traffic), and 90 % intervals cover 93, 85 and 93 %; in absolute units, which adds the error of the
+forecast's own level, by 26.6, 9.7 and 8.7 %, cover 92, 84 and 93 %. Chance alone leaves 25.1, 2.6 and 3.7 %
+of that to whoever knows the city's equations (`unavoidable_error`). Without an effect every interval
+contains 0.
 """
 
 from __future__ import annotations
