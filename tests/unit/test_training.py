@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +220,20 @@ def test_a_head_that_keeps_a_share_forecasts_what_validation_scored() -> None:
     expected = forecast_held_out(model, held_out).keeping([0.5, 0.0, 1.0]).quantiles
     model.predictor.keep([0.5, 0.0, 1.0])
     np.testing.assert_allclose(forecast_held_out(model, held_out).quantiles, expected, atol=1e-5)
+
+
+def test_held_out_windows_of_many_cities_are_thinned_to_every_city_and_hour_of_the_day() -> None:
+    experiment = small_experiment("urban")
+    _, series = small_series(experiment)
+    (city,) = series.values()
+    cities = {f"city{number}": city for number in range(3)}
+    splits = {name: SimpleNamespace(validation=np.arange(100, 1060)) for name in cities}
+    everything = HeldOut.cut(cities, splits, experiment.training)
+    thinned = HeldOut.cut(cities, splits, experiment.training, most=len(everything) // 4)
+    assert 0 < len(thinned) <= len(everything) // 4 + len(cities)
+    hours = [np.concatenate([o for _, o in half.parts]) % 24 for half in (everything, thinned)]
+    assert set(hours[0]) == set(hours[1])
+    assert len(thinned.parts) >= len(cities)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_minimum() -> None:

@@ -39,7 +39,14 @@ from urbanwm.training.optimisation import (
 from urbanwm.training.parallel import ALONE, Workers
 from urbanwm.training.sampling import Sampler, split_origins
 from urbanwm.training.step import loss_function, take_step
-from urbanwm.training.validation import HeldOut, best_shares, calibrate, forecast_held_out, scores
+from urbanwm.training.validation import (
+    SCORED_WINDOWS,
+    HeldOut,
+    best_shares,
+    calibrate,
+    forecast_held_out,
+    scores,
+)
 from urbanwm.training.warm_start import start_from, weights_digest
 
 PERIODIC_KEPT = 2
@@ -104,6 +111,7 @@ class Run:
             self.series = {name: replace(city, by_fold=fit.by_fold[name]) for name, city in series.items()}
         splits = {name: split_origins(city, self.recipe) for name, city in self.series.items()}
         self.held_out = HeldOut.cut(self.series, splits, self.recipe)
+        self.scored = HeldOut.cut(self.series, splits, self.recipe, SCORED_WINDOWS)
         drawn = {"batch_size": self.recipe.batch_size * workers.count}
         self.sampler = Sampler(splits, spec, self.recipe.model_copy(update=drawn))
         self.model = UrbanWorldModel(experiment.model, dims)
@@ -155,11 +163,11 @@ class Run:
 
     def _validate(self) -> dict[str, float]:
         """Score the averaged weights open loop, shrunk as far as that helps; keep the best so far."""
-        if len(self.held_out) == 0:
+        if len(self.scored) == 0:
             self.best, self.best_step = {k: v.clone() for k, v in self.average.values.items()}, self.step
             return {}
         with self._averaged():
-            forecasts = forecast_held_out(self.model, self.held_out)
+            forecasts = forecast_held_out(self.model, self.scored)
             shares = [1.0] * len(TARGETS)
             if isinstance(self.model.predictor, QuantilePredictor):
                 shares = best_shares(forecasts)

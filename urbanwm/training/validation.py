@@ -23,6 +23,9 @@ from urbanwm.training.sampling import Origins, Split, cut_windows
 WINDOWS_PER_PASS = 64
 MAXIMUM_WINDOWS = 40_000
 """Held-out windows of all cities together, a few dozen cities' all hours; of more cities they are thinned."""
+SCORED_WINDOWS = 2_500
+"""Those that are scored during training: all of two cities'. Of eight cities, forecasting them all again and
+again took longer than learning."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the departure from the direct forecast that validation chooses from."""
 TOLERANCE = 0.01
@@ -45,10 +48,14 @@ class HeldOut:
 
     @classmethod
     def cut(
-        cls, series: Mapping[str, CitySeries], splits: Mapping[str, Split], recipe: TrainingConfig
+        cls,
+        series: Mapping[str, CitySeries],
+        splits: Mapping[str, Split],
+        recipe: TrainingConfig,
+        most: int = MAXIMUM_WINDOWS,
     ) -> HeldOut:
-        """Take every validation window, or every n-th of very many, in passes of bounded size."""
-        step = max(1, -(-sum(len(splits[name].validation) for name in series) // MAXIMUM_WINDOWS))
+        """Take every validation window, or every n-th of more than `most`, in passes of bounded size."""
+        step = max(1, -(-sum(len(splits[name].validation) for name in series) // most))
         while np.gcd(step, HOURS_PER_DAY) > 1:  # else some hours of the day would never begin a window
             step += 1
         origins = {name: splits[name].validation[::step] for name in series}
