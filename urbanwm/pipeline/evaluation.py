@@ -10,7 +10,7 @@ import pandas as pd
 
 from urbanwm.assumptions import load_assumptions
 from urbanwm.evaluation.verification import verify
-from urbanwm.figures import error_by_lead, forecast_fan, reliability
+from urbanwm.figures import reliability
 from urbanwm.lake.reader import LakeReader
 from urbanwm.measures import measure_estimates
 from urbanwm.model.bundle import Bundle
@@ -31,7 +31,6 @@ JUDGED_TAG: Final = "champion_judged"
 BEHAVIOUR_TAG: Final = "behaviour_failures"
 """Number of failed behaviour checks, whose sentences are stored, so that the gate need not run them again."""
 BEHAVIOUR_FILE: Final = "gate/behaviour.json"
-FANS_PER_CITY: Final = 2
 
 
 def table_path(name: str) -> str:
@@ -47,7 +46,7 @@ def log_evaluation(
     champion: str | None,
     failures: Sequence[str],
 ) -> None:
-    """Store forecasts, behaviour, figures and the model card under the candidate's run.
+    """Store forecasts, behaviour and the model card under the candidate's run.
 
     Args:
         plan: What was trained, on which data.
@@ -64,12 +63,6 @@ def log_evaluation(
         run.set_tags({JUDGED_TAG: champion})
     run.log_json({"failures": list(failures)}, BEHAVIOUR_FILE)
     run.set_tags({BEHAVIOUR_TAG: str(len(failures))})
-    for name, record in plan.data.records.items():
-        of_city = {label: table[table["city"] == name] for label, table in tables.items()}
-        run.log_figure(error_by_lead(of_city), f"figures/{name}/error_by_lead.png")
-        for origin in record.origins[:: max(1, len(record.origins) // FANS_PER_CITY)][:FANS_PER_CITY]:
-            figure = forecast_fan(tables[CHALLENGER], name, pd.Timestamp(origin), plan.experiment.name)
-            run.log_figure(figure, f"figures/{name}/forecast_{origin:%Y-%m-%d}.png")
     _log_card(plan, run, tables, trained, failures)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from urbanwm.clock import Clock, utc_now
 from urbanwm.figures import training_curves
 from urbanwm.pipeline.behaviour_jobs import check_candidates
+from urbanwm.pipeline.city_figures import draw_city, figures_jobs
 from urbanwm.pipeline.evaluation import CHALLENGER, log_evaluation
 from urbanwm.pipeline.fit import fit
 from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables, read_tables
@@ -82,7 +83,10 @@ def run_train(
         tables = held_out_tables(settings, window, models, folder, serial)
         bundles = {CHALLENGER: trained.bundle}
         failures = check_candidates(settings, window, bundles, folder / "behaviour", serial)[CHALLENGER]
-        explain_candidate(ExplainJob(job, trained, folder, {name: name for name in models}, failures))
+        named = {name: name for name in models}
+        for picture in figures_jobs(settings, trained.run_id, trained.experiment, window, folder, named):
+            draw_city(picture)
+        explain_candidate(ExplainJob(job, trained, folder, named, failures))
     return finish_candidate(job, plan, trained, tables, registry)
 
 

@@ -11,6 +11,7 @@ from urbanwm.errors import BundleInvalid, UrbanWMError
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.behaviour_jobs import check_candidates
 from urbanwm.pipeline.candidates import choose, losses
+from urbanwm.pipeline.city_figures import draw_city, figures_jobs
 from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.direct_jobs import fit_together
 from urbanwm.pipeline.evaluation import CHALLENGER, CHAMPION
@@ -92,6 +93,14 @@ def train_night(
         for job, plan, result in zip(jobs, plans, results, strict=True)
         if isinstance(result, Trained)
     ]
+    pictures = [
+        job
+        for work in explained
+        for job in figures_jobs(
+            settings, work.trained.run_id, work.trained.experiment, data.window(), stored, work.tables
+        )
+    ]
+    require_all(spread("draw", draw_city, pictures))
     require_all(spread("explain", explain_candidate, explained))
     outcomes: list[TrainOutcome] = []
     for job, plan, result in zip(jobs, plans, results, strict=True):
