@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,21 @@ def write_cities(folder: Path, number: int) -> Path:
     return folder
 
 
-def night(folder: Path, workers: int, size: dict[str, str]) -> dict[str, Any]:
+def night(
+    folder: Path, workers: int, size: Mapping[str, str], surroundings: Mapping[str, str]
+) -> dict[str, Any]:
     """Run one night below `folder` on a cluster of so many workers; return its report.
 
     Args:
         folder: Holds `cities/`; the night's home is made in it.
         workers: Processes of the cluster, one thread each.
         size: Environment variables that say how much there is to do.
+        surroundings: All others. Not those of this process after a night: results that arrive in it import
+            the project, which points the frameworks at the default home.
     """
     home = folder / f"home-{workers}"
     environment = {
-        **{
-            name: value for name, value in os.environ.items() if not name.startswith(("URBANWM_", "PREFECT_"))
-        },
+        **surroundings,
         "OMP_NUM_THREADS": "1",
         "URBANWM_HOME": str(home),
         "URBANWM_CITIES": str(folder / "cities"),
@@ -97,12 +100,14 @@ def main(arguments: list[str] | None = None) -> int:
         "URBANWM_TRAINING_STEPS": str(options.steps),
         "URBANWM_CANDIDATES": options.candidates,
     }
+    own = ("URBANWM_", "PREFECT_", "MLFLOW_")
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     before = load_average()
     reports = {}
     with tempfile.TemporaryDirectory(prefix="urbanwm-night-") as scratch:
         write_cities(Path(scratch) / "cities", options.cities)
         for workers in WORKERS:
-            reports[workers] = night(Path(scratch), workers, size)
+            reports[workers] = night(Path(scratch), workers, size, surroundings)
     seconds = {workers: sum(report["seconds"].values()) for workers, report in reports.items()}
     one, two = WORKERS
     document = {
