@@ -20,10 +20,10 @@ import torch
 from benchmarks.our_worlds import World, made_up_city, made_up_hours, rollout_inputs
 from benchmarks.timing import Job, interleave, load_average
 from urbanwm.contracts.scenario import Policy, Scenario
-from urbanwm.features import FeatureSpec, build_series, build_spec
+from urbanwm.features import FeatureSpec, build_series
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
-from urbanwm.model.config import ExperimentConfig, load_experiment
+from urbanwm.model.config import ExperimentConfig, experiment_spec, load_experiment
 from urbanwm.model.world_model import Batch
 from urbanwm.simulator import simulate
 from urbanwm.training.memory import keep_freed_memory
@@ -78,9 +78,7 @@ def cities(experiment: ExperimentConfig, rounds: int) -> dict[str, dict[int, flo
 
     def sampler(count: int) -> tuple[Sampler, FeatureSpec]:
         chosen = {name: frames[name] for name in list(frames)[:count]}
-        spec = build_spec(
-            experiment.model.kind, chosen, places, None, recipe.context_hours, recipe.horizon_hours
-        )
+        spec = experiment_spec(experiment, chosen, places)
         series = {name: build_series(frame, name, spec) for name, frame in chosen.items()}
         splits = {name: split_origins(one, recipe) for name, one in series.items()}
         return Sampler(splits, spec, recipe), spec

@@ -33,16 +33,14 @@ def peak_mib() -> float:
 def train(count: int) -> dict[str, float]:
     """Train in this process; return the peaks after each part, MiB."""
     from benchmarks.our_worlds import made_up_city, made_up_hours
-    from urbanwm.features import build_series, build_spec
-    from urbanwm.model.config import load_experiment
+    from urbanwm.features import build_series
+    from urbanwm.model.config import experiment_spec, load_experiment
     from urbanwm.training import train as run_training
 
     peaks = {"imports": peak_mib()}
     frames = {f"city{number}": made_up_hours(DAYS, seed=number) for number in range(count)}
     experiment = load_experiment("urban", {"training.steps": STEPS, "training.validate_every": STEPS})
-    recipe = experiment.training
-    places = {name: made_up_city(name) for name in frames}
-    spec = build_spec("urban", frames, places, None, recipe.context_hours, recipe.horizon_hours)
+    spec = experiment_spec(experiment, frames, {name: made_up_city(name) for name in frames})
     peaks["frames"] = peak_mib()
     series = {name: build_series(frame, name, spec) for name, frame in frames.items()}
     peaks["series"] = peak_mib()

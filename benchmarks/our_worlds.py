@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from urbanwm.cities import City
-from urbanwm.features import FeatureSpec, build_series, build_spec
+from urbanwm.features import FeatureSpec, build_series
 from urbanwm.model.bundle import Bundle
-from urbanwm.model.config import ExperimentConfig, ModelDims, load_experiment
+from urbanwm.model.config import ExperimentConfig, ModelDims, experiment_spec, load_experiment
 from urbanwm.model.export import export_bundle
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.direct_fit import fit_direct
@@ -85,16 +85,9 @@ class World:
         """Build an experiment by name; keywords override its document, `__` stands for a dot."""
         changed = {key.replace("__", "."): value for key, value in overrides.items()}
         experiment = load_experiment(name, changed)
-        recipe, city = experiment.training, made_up_city()
+        city = made_up_city()
         frames = {city.name: made_up_hours(60)}
-        spec = build_spec(
-            experiment.model.kind,
-            frames,
-            {city.name: city},
-            None,
-            recipe.context_hours,
-            recipe.horizon_hours,
-        )
+        spec = experiment_spec(experiment, frames, {city.name: city})
         return cls.of(experiment, with_direct_forecast(spec, frames))
 
     @classmethod

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from urbanwm.cities import City
-from urbanwm.features import FeatureSpec, build_series, build_spec
-from urbanwm.model.config import ExperimentConfig
+from urbanwm.features import FeatureSpec, build_series
+from urbanwm.model.config import ExperimentConfig, experiment_spec
 
 
 def trained_bundle(
@@ -32,17 +32,8 @@ def trained_bundle(
     from urbanwm.model.export import export_bundle
     from urbanwm.training import train
 
-    recipe, frames = experiment.training, {city.name: record.dropna(axis="columns", how="all")}
-    spec = altered(
-        build_spec(
-            experiment.model.kind,
-            frames,
-            {city.name: city},
-            None,
-            recipe.context_hours,
-            recipe.horizon_hours,
-        )
-    )
+    frames = {city.name: record.dropna(axis="columns", how="all")}
+    spec = altered(experiment_spec(experiment, frames, {city.name: city}))
     series = {name: build_series(frame, name, spec) for name, frame in frames.items()}
     result = train(experiment, series, spec, scratch / "checkpoints")
     provenance = {"run_id": "benchmarks"}

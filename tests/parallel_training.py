@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from tests.small_world import small_city, small_experiment, small_frame
-from urbanwm.features import build_series, build_spec
+from urbanwm.features import build_series
+from urbanwm.model.config import experiment_spec
 from urbanwm.training import train
 from urbanwm.training.warm_start import weights_digest
 
@@ -24,10 +25,8 @@ def main(folder: Path, batch_size: int) -> None:
         training__log_every=1,
         training__learning_rate=0.01,
     )
-    frame, city, recipe = small_frame().interpolate().bfill(), small_city(), experiment.training
-    spec = build_spec(
-        "urban", {city.name: frame}, {city.name: city}, None, recipe.context_hours, recipe.horizon_hours
-    )
+    frame, city = small_frame().interpolate().bfill(), small_city()
+    spec = experiment_spec(experiment, {city.name: frame}, {city.name: city})
     losses: list[float] = []
     result = train(
         experiment,

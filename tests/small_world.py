@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 
 from urbanwm.cities import City
-from urbanwm.features import CitySeries, FeatureSpec, build_series, build_spec
+from urbanwm.features import CitySeries, FeatureSpec, build_series
 from urbanwm.features.direct import DirectColumns, DirectForecast
-from urbanwm.model.config import ExperimentConfig, ModelDims, load_experiment
+from urbanwm.model.config import ExperimentConfig, ModelDims, experiment_spec, load_experiment
 from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import UrbanWorldModel
 
@@ -71,15 +71,7 @@ def small_experiment(kind: str = "urban", **overrides: object) -> ExperimentConf
 
 def small_series(experiment: ExperimentConfig, days: int = 60) -> tuple[FeatureSpec, dict[str, CitySeries]]:
     frame, city = small_frame(days), small_city()
-    recipe = experiment.training
-    spec = build_spec(
-        experiment.model.kind,
-        {city.name: frame},
-        {city.name: city},
-        None,
-        recipe.context_hours,
-        recipe.horizon_hours,
-    )
+    spec = experiment_spec(experiment, {city.name: frame}, {city.name: city})
     return spec, {city.name: build_series(frame, city.name, spec)}
 
 

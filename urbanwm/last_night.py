@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from urbanwm.clock import require_utc
 from urbanwm.settings import Settings
+from urbanwm.whole_file import written_whole
 
 STATE_FILE: Final = "last_night.json"
 _LOG = logging.getLogger(__name__)
@@ -70,11 +70,8 @@ def read_last_night(settings: Settings) -> LastNight | None:
 
 def write_last_night(settings: Settings, night: LastNight) -> None:
     """Replace the record in one step: a reader, also after kill -9, sees the old one or the new one."""
-    path = _path(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{STATE_FILE}-{uuid.uuid4().hex}")
-    draft.write_text(json.dumps(night.to_dict(), indent=2), "utf-8")
-    draft.replace(path)
+    with written_whole(_path(settings)) as draft:
+        draft.write_text(json.dumps(night.to_dict(), indent=2), "utf-8")
 
 
 def _path(settings: Settings) -> Path:

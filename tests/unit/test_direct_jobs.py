@@ -54,8 +54,8 @@ class Night:
         folder = self.settings.home / "night"
         return fit_together(self.settings, REGISTRY, self.data, plans, folder, self.spread)
 
-    def read_window(self, window, settings):
-        return {name: self.data.records[name] for name in window["cities"]}
+    def read_window(self, window, settings, cities):
+        return {name: self.data.records[name] for name in cities}
 
 
 @pytest.fixture

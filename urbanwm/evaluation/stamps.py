@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from functools import lru_cache
 from pathlib import Path
 
 import urbanwm
 from urbanwm.settings import PROJECT_ROOT
+from urbanwm.whole_file import written_whole
 
 STAMP_FILE = "examined.json"
 CODE_FOLDERS = ("urbanwm", "serving")
@@ -40,10 +40,8 @@ class Stamps:
         """
         passed = [known for known in self._read() if known != digest]
         document = {"code": code_digest(), "passed": [*passed, digest][-STAMPS_MAX:]}
-        draft = self._file.with_name(f".{STAMP_FILE}-{uuid.uuid4().hex}")
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(document), "utf-8")
-        draft.replace(self._file)
+        with written_whole(self._file) as draft:
+            draft.write_text(json.dumps(document), "utf-8")
 
     def _read(self) -> list[str]:
         """Return the digests that were stamped under this code; an unreadable file stamps nothing."""

@@ -20,6 +20,9 @@ from urbanwm.contracts.signals import TARGETS, nearest_name
 from urbanwm.errors import BadInput
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from urbanwm.cities import City
     from urbanwm.features import FeatureSpec
 
 CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
@@ -237,6 +240,22 @@ def parse_experiment(document: Mapping[str, Any]) -> ExperimentConfig:
         raise BadInput(
             f"unknown key {field!r} in the experiment{hint}", field=field, allowed=", ".join(valid)
         ) from error
+
+
+def experiment_spec(
+    experiment: ExperimentConfig, frames: Mapping[str, pd.DataFrame], cities: Mapping[str, City]
+) -> FeatureSpec:
+    """Decide what an experiment's model reads, from training rows alone; see `features.build_spec`.
+
+    Args:
+        experiment: Kind of model, and how long context and horizon are.
+        frames: Hourly UTC frame per city, every row a training row.
+        cities: City per name.
+    """
+    from urbanwm.features import build_spec
+
+    recipe = experiment.training
+    return build_spec(experiment.model.kind, frames, cities, None, recipe.context_hours, recipe.horizon_hours)
 
 
 def _read_document(name_or_path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ import requests
 from filelock import FileLock
 
 from urbanwm.monitoring.alerts import KINDS, Alert
+from urbanwm.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -147,12 +147,10 @@ class Notifier:
 
     def _write(self, memory: Mapping[str, Mapping[str, str]]) -> None:
         """Replace the memory in one step; where the disk does not take it, alerts are told again."""
-        draft = self.folder / f".{STATE_FILE}-{uuid.uuid4().hex}"
         try:
-            draft.write_text(json.dumps(memory, indent=2, sort_keys=True), "utf-8")
-            draft.replace(self.folder / STATE_FILE)
+            with written_whole(self.folder / STATE_FILE) as draft:
+                draft.write_text(json.dumps(memory, indent=2, sort_keys=True), "utf-8")
         except OSError as error:
-            draft.unlink(missing_ok=True)
             log.warning("the memory of alerts cannot be written: %s", error.strerror)
 
 

@@ -6,7 +6,6 @@ Layout: `<folder>/<city>/<origin>/<model>-<version>.parquet`.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Final
 
 import pandas as pd
 import pyarrow as pa
+
+from urbanwm.whole_file import written_whole
 
 ORIGIN_FORMAT: Final = "%Y-%m-%dT%H%MZ"
 KEEP_DAYS: Final = 400
@@ -44,14 +45,8 @@ class ForecastStore:
         target = self.path(city, origin, model, version)
         if target.is_file():
             return False
-        draft = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(target) as draft:
             table.to_parquet(draft, index=False)
-            draft.replace(target)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
         return True
 
     def origins(self, city: str, since: datetime, until: datetime) -> list[datetime]:

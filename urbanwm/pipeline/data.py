@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -123,8 +123,10 @@ def read_night(
     return NightData(lake.uri, version, records, left_out)
 
 
-def read_window(window: Mapping[str, Any], settings: Settings) -> dict[str, CityRecord]:
-    """Read again exactly the hours that `NightData.window` describes.
+def read_window(
+    window: Mapping[str, Any], settings: Settings, cities: Collection[str] | None = None
+) -> dict[str, CityRecord]:
+    """Read again exactly the hours that `NightData.window` describes, of some of its cities or of all.
 
     Raises:
         DataUnavailable: That version of the lake is gone (vacuumed).
@@ -132,6 +134,8 @@ def read_window(window: Mapping[str, Any], settings: Settings) -> dict[str, City
     lake = records_of(settings)
     records = {}
     for name, part in window["cities"].items():
+        if cities is not None and name not in cities:
+            continue
         end = datetime.fromisoformat(part["end"])
         frame = lake.read(name, end=end, version=window["lake_version"])
         origins = tuple(datetime.fromisoformat(origin) for origin in part["origins"])

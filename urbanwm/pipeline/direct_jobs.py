@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from urbanwm.features import CitySeries, FeatureSpec, build_series
+from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.direct import DirectColumns
 from urbanwm.pipeline.data import NightData, read_window
 from urbanwm.pipeline.outcome import Trained
-from urbanwm.pipeline.plan import Plan, already_trained, training_spec
+from urbanwm.pipeline.plan import Plan, already_trained, training_series, training_spec
 from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.provenance import document_hash
 from urbanwm.registry import Registry
 from urbanwm.settings import Settings
+from urbanwm.whole_file import written_whole
 
 if TYPE_CHECKING:
     from urbanwm.training.direct_error import DirectFit
@@ -57,10 +58,7 @@ class FitJob:
 
     def series(self) -> dict[str, CitySeries]:
         """Return the training rows of its cities: the same version of the lake, the same hours."""
-        cities = {name: self.window["cities"][name] for name in self.cities}
-        records = read_window({**self.window, "cities": cities}, self.settings)
-        spec = self.spec
-        return {name: build_series(record.training, name, spec) for name, record in records.items()}
+        return training_series(read_window(self.window, self.settings, self.cities), self.spec)
 
 
 def fit_together(
@@ -99,8 +97,8 @@ def fit_together(
     specs = {plan.key: training_spec(plan) for plan in due}
     folders = {key: folder / f"direct-{document_hash(spec.to_dict())}" for key, spec in specs.items()}
     for own, spec in {folders[key]: spec for key, spec in specs.items()}.items():
-        own.mkdir(parents=True, exist_ok=True)
-        (own / SPEC_FILE).write_text(json.dumps(spec.to_dict()), "utf-8")
+        with written_whole(own / SPEC_FILE) as draft:
+            draft.write_text(json.dumps(spec.to_dict()), "utf-8")
         _fit(FitJob(settings, data.window(), tuple(data.records), own, SHARED_FILE), spread)
     return folders
 
@@ -109,7 +107,7 @@ def _fit(everything: FitJob, spread: Spread) -> None:
     """Add the cities up in groups, share what that says, and fit each city."""
     names = everything.cities
     parts = [
-        replace(everything, cities=names[k::GROUPS], out=_sums(k)) for k in range(min(GROUPS, len(names)))
+        replace(everything, cities=names[group::GROUPS], out=out) for group, out in enumerate(_sums(names))
     ]
     if not everything.path.is_file():
         require_all(spread("add up", add_up, parts))
@@ -134,14 +132,11 @@ def share_out(job: FitJob) -> Path:
     """Write what all the sums say together, and remove them."""
     from urbanwm.training.direct_fit import share
     from urbanwm.training.direct_parts import read_sums, write_shared
+    from urbanwm.training.direct_sums import total_of
 
-    files = [job.folder / _sums(k) for k in range(min(GROUPS, len(job.cities)))]
+    files = [job.folder / name for name in _sums(job.cities)]
     if not job.path.is_file():
-        pooled = read_sums(files[0])
-        for file in files[1:]:
-            for total, more in zip(pooled, read_sums(file), strict=True):
-                total.add(more)
-        write_shared(job.path, share(pooled, DirectColumns(job.spec)))
+        write_shared(job.path, share(total_of(map(read_sums, files)), DirectColumns(job.spec)))
     for file in files:
         file.unlink(missing_ok=True)
     return job.path
@@ -175,8 +170,9 @@ def read_fit(folder: Path, series: Mapping[str, CitySeries], spec: FeatureSpec) 
     return join(series, DirectColumns(spec), read_shared(folder / SHARED_FILE), fits)
 
 
-def _sums(group: int) -> str:
-    return f"sums-{group}.safetensors"
+def _sums(cities: Sequence[str]) -> list[str]:
+    """Return the file of each group's sums."""
+    return [f"sums-{group}.safetensors" for group in range(min(GROUPS, len(cities)))]
 
 
 def _city(name: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from urbanwm.assumptions import load_assumptions
-from urbanwm.features import CitySeries, FeatureSpec, build_series
+from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.pipeline.direct_jobs import read_fit
-from urbanwm.pipeline.plan import Candidate, Plan, training_spec
+from urbanwm.pipeline.plan import Candidate, Plan, training_series, training_spec
 from urbanwm.pipeline.progress import Stopwatch
 from urbanwm.provenance import collect_provenance
 from urbanwm.registry import Registry
@@ -73,7 +73,7 @@ def fit(
     require_one_process()
     laps = watch or Stopwatch()
     spec = training_spec(plan)
-    series = {name: build_series(record.training, name, spec) for name, record in plan.data.records.items()}
+    series = training_series(plan.data.records, spec)
     laps.lap("features")
     result = train(
         plan.experiment,

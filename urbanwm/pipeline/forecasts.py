@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from urbanwm.pipeline.data import CityRecord, read_window
 from urbanwm.pipeline.judge import SAMPLES, SEED
 from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.settings import Settings
+from urbanwm.whole_file import written_whole
 
 BASELINE: Final = "baseline"
 REFERENCES: Final = {"persistence": persistence, "climatology": climatology}
@@ -27,15 +27,15 @@ YARDSTICKS: Final = (BASELINE, *REFERENCES)
 
 
 @dataclass(frozen=True)
-class ForecastJob:
-    """One model over one city's held-out origins; everything in it can travel to another process.
+class CityJob:
+    """One model on one city of a night; everything in it can travel to another process.
 
     Attributes:
         settings: Where the lake is.
         window: As `NightData.window` describes it.
         city: Which of its cities.
         model: A name of `YARDSTICKS`, or the folder of a bundle.
-        out: Parquet file for the forecasts, columns of DESIGN §6.
+        out: File for what is found: forecasts (Parquet, columns of DESIGN §6), failures (JSON).
     """
 
     settings: Settings
@@ -44,15 +44,17 @@ class ForecastJob:
     model: str
     out: Path
 
+    def record(self) -> CityRecord:
+        """Read the city: the same version of the lake, the same hours."""
+        return read_window(self.window, self.settings, [self.city])[self.city]
 
-def forecast_city(job: ForecastJob) -> Path:
+
+def forecast_city(job: CityJob) -> Path:
     """Forecast one city by one model, where that is not done yet; the file appears complete or not at all."""
     if not job.out.is_file():
-        table = _forecast(_record(job), job.model, job.window["horizon_hours"])
-        draft = job.out.with_name(f".{job.out.name}-{uuid.uuid4().hex}")
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(draft, index=False)
-        draft.replace(job.out)
+        table = _forecast(job.record(), job.model, job.window["horizon_hours"])
+        with written_whole(job.out) as draft:
+            table.to_parquet(draft, index=False)
     return job.out
 
 
@@ -73,7 +75,7 @@ def held_out_tables(
         BundleInvalid: A bundle is damaged.
     """
     jobs = [
-        ForecastJob(settings, window, city, model, folder / name / f"{city}.parquet")
+        CityJob(settings, window, city, model, folder / name / f"{city}.parquet")
         for city in window["cities"]
         for name, model in models.items()
     ]
@@ -99,9 +101,3 @@ def _forecast(record: CityRecord, model: str, horizon_hours: int) -> pd.DataFram
         samples=SAMPLES,
         seed=SEED,
     )
-
-
-def _record(job: ForecastJob) -> CityRecord:
-    """Read the job's city: the same version of the lake, the same hours."""
-    city = {job.city: job.window["cities"][job.city]}
-    return read_window({**job.window, "cities": city}, job.settings)[job.city]

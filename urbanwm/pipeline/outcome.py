@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from urbanwm.whole_file import written_whole
 
 TRAINED_FILE: Final = "trained.json"
 
@@ -45,9 +46,8 @@ class Trained:
     def save(self) -> None:
         """Write the record beside the bundle, in one step: from now on the training is done."""
         document = asdict(self) | {"folder": str(self.folder)}
-        draft = self.folder / f".{TRAINED_FILE}-{uuid.uuid4().hex}"
-        draft.write_text(json.dumps(document), "utf-8")
-        draft.replace(self.folder / TRAINED_FILE)
+        with written_whole(self.folder / TRAINED_FILE) as draft:
+            draft.write_text(json.dumps(document), "utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Trained | None:

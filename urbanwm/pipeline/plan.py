@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from urbanwm.clock import Clock, utc_now
-from urbanwm.features import FeatureSpec, build_spec
-from urbanwm.model.config import ExperimentConfig, load_experiment
-from urbanwm.pipeline.data import NightData, read_night
+from urbanwm.features import CitySeries, FeatureSpec, build_series
+from urbanwm.model.config import ExperimentConfig, experiment_spec, load_experiment
+from urbanwm.pipeline.data import CityRecord, NightData, read_night
 from urbanwm.provenance import document_hash
 from urbanwm.registry import START_TAG, ModelVersion, Registry
 from urbanwm.settings import Settings
@@ -135,14 +135,13 @@ def plan_training(
 def training_spec(plan: Plan) -> FeatureSpec:
     """Build the feature spec from the training rows alone."""
     records = plan.data.records
-    return build_spec(
-        plan.experiment.model.kind,
-        {name: record.training for name, record in records.items()},
-        {name: record.city for name, record in records.items()},
-        None,
-        plan.experiment.training.context_hours,
-        plan.experiment.training.horizon_hours,
-    )
+    training = {name: record.training for name, record in records.items()}
+    return experiment_spec(plan.experiment, training, {name: record.city for name, record in records.items()})
+
+
+def training_series(records: Mapping[str, CityRecord], spec: FeatureSpec) -> dict[str, CitySeries]:
+    """Return each city's training rows as arrays."""
+    return {name: build_series(record.training, name, spec) for name, record in records.items()}
 
 
 def already_trained(registry: Registry, key: str) -> ModelVersion | None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from urbanwm.errors import TrainingDiverged, UrbanWMError
-from urbanwm.features import build_series
 from urbanwm.model.config import ExperimentConfig, load_experiment
 from urbanwm.pipeline.candidates import SEARCH
 from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.fit import CHECKPOINTS
-from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate, training_spec
+from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate, training_series, training_spec
 from urbanwm.registry import Registry
 from urbanwm.settings import Settings
 
@@ -146,7 +145,7 @@ def _trainer(base: ExperimentConfig, data: NightData) -> Callable[..., TrainResu
     from urbanwm.training.direct_fit import fit_direct
 
     spec = training_spec(plan_candidate(Candidate(SEARCH, base), data))
-    series = {name: build_series(record.training, name, spec) for name, record in data.records.items()}
+    series = training_series(data.records, spec)
     direct = fit_direct(series, spec) if base.model.kind == "urban" else None
     return partial(train, series=series, spec=spec, direct=direct)
 

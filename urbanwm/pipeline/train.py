@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -15,10 +14,10 @@ import pandas as pd
 from urbanwm.clock import Clock, utc_now
 from urbanwm.figures import training_curves
 from urbanwm.pipeline.behaviour_jobs import check_candidates
-from urbanwm.pipeline.city_figures import draw_city, figures_jobs
-from urbanwm.pipeline.evaluation import CHALLENGER, log_evaluation
+from urbanwm.pipeline.evaluation import CHALLENGER
+from urbanwm.pipeline.explain import ExplainJob, explain
 from urbanwm.pipeline.fit import fit
-from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables, read_tables
+from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.judge import score_metrics
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
 from urbanwm.pipeline.plan import (
@@ -83,10 +82,7 @@ def run_train(
         tables = held_out_tables(settings, window, models, folder, serial)
         bundles = {CHALLENGER: trained.bundle}
         failures = check_candidates(settings, window, bundles, folder / "behaviour", serial)[CHALLENGER]
-        named = {name: name for name in models}
-        for picture in figures_jobs(settings, trained.run_id, trained.experiment, window, folder, named):
-            draw_city(picture)
-        explain_candidate(ExplainJob(job, trained, folder, named, failures))
+        explain([ExplainJob(job, trained, folder, {name: name for name in models}, failures)], serial)
     return finish_candidate(job, plan, trained, tables, registry)
 
 
@@ -147,37 +143,6 @@ def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog) -> Traine
     )
     trained.save()
     return trained
-
-
-@dataclass(frozen=True)
-class ExplainJob:
-    """What explains a candidate's scores, to be stored under its run; can be done in another process.
-
-    Attributes:
-        job: What was trained.
-        trained: As `train_candidate` left it.
-        folder: Holds the forecasts, see `held_out_tables`.
-        tables: Name of each table for the candidate → its name in the folder.
-        failures: What the behaviour suite found.
-        champion: The version whose forecasts the table "champion" holds, or None.
-    """
-
-    job: TrainJob
-    trained: Trained
-    folder: Path
-    tables: Mapping[str, str]
-    failures: Sequence[str]
-    champion: str | None = None
-
-
-def explain_candidate(work: ExplainJob) -> str:
-    """Store what explains the candidate's scores under its run, and return the run's id."""
-    plan = work.job.plan()
-    cities = list(plan.data.records)
-    tables = {name: read_tables(work.folder / stored, cities) for name, stored in work.tables.items()}
-    run = Registry(work.job.settings).run_log(work.trained.run_id)
-    log_evaluation(plan, run, tables, work.trained, work.champion, work.failures)
-    return work.trained.run_id
 
 
 def finish_candidate(

@@ -11,16 +11,16 @@ from urbanwm.errors import BundleInvalid, UrbanWMError
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.behaviour_jobs import check_candidates
 from urbanwm.pipeline.candidates import choose, losses
-from urbanwm.pipeline.city_figures import draw_city, figures_jobs
 from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.direct_jobs import fit_together
 from urbanwm.pipeline.evaluation import CHALLENGER, CHAMPION
+from urbanwm.pipeline.explain import ExplainJob, explain
 from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
 from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate
 from urbanwm.pipeline.progress import Progress
-from urbanwm.pipeline.spread import Spread, require_all
-from urbanwm.pipeline.train import ExplainJob, explain_candidate, finish_candidate, train_candidate
+from urbanwm.pipeline.spread import Spread
+from urbanwm.pipeline.train import finish_candidate, train_candidate
 from urbanwm.pipeline.train_job import TrainJob
 from urbanwm.registry import CHALLENGER as CHALLENGER_ALIAS
 from urbanwm.registry import DECISION_TAG, Registry
@@ -93,15 +93,7 @@ def train_night(
         for job, plan, result in zip(jobs, plans, results, strict=True)
         if isinstance(result, Trained)
     ]
-    pictures = [
-        job
-        for work in explained
-        for job in figures_jobs(
-            settings, work.trained.run_id, work.trained.experiment, data.window(), stored, work.tables
-        )
-    ]
-    require_all(spread("draw", draw_city, pictures))
-    require_all(spread("explain", explain_candidate, explained))
+    explain(explained, spread)
     outcomes: list[TrainOutcome] = []
     for job, plan, result in zip(jobs, plans, results, strict=True):
         if isinstance(result, TrainOutcome):

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from urbanwm.errors import BundleInvalid, UpstreamUnavailable
 from urbanwm.registry.versions import DATASET_TAG, ModelVersion, directory_digest
+from urbanwm.whole_file import written_whole
 
 POINTER_FILE: Final = "champions.json"
 DIGEST_CHARACTERS: Final = 16
@@ -140,9 +140,8 @@ class ChampionCache:
         """Write the pointer file in one step."""
         slots = {"current": entry} | ({"previous": before} if before else {})
         document = {slot: asdict(item) | {"path": item.path.name} for slot, item in slots.items()}
-        draft = self._folder / f".{POINTER_FILE}-{uuid.uuid4().hex}"
-        draft.write_text(json.dumps(document, indent=2), "utf-8")
-        draft.replace(self._folder / POINTER_FILE)
+        with written_whole(self._folder / POINTER_FILE) as draft:
+            draft.write_text(json.dumps(document, indent=2), "utf-8")
 
     def _prune(self, keep: set[Path]) -> None:
         """Delete the bundles that are neither current nor previous."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from urbanwm.report.sections import (
 )
 from urbanwm.report.views import forecast_section, quality_section
 from urbanwm.settings import Settings
+from urbanwm.whole_file import written_whole
 
 HTML_FILE: Final = "night.html"
 MARKDOWN_FILE: Final = "night.md"
@@ -85,11 +85,5 @@ def write_night_report(
 
 def _put(target: Path, text: str) -> None:
     """Write a file in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    try:
+    with written_whole(target) as draft:
         draft.write_text(text, "utf-8")
-        draft.replace(target)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise

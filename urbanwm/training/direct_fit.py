@@ -16,7 +16,7 @@ from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import FOLDS, DirectColumns
 from urbanwm.training.direct_error import CityErrors, DirectFit, errors_of, with_errors
-from urbanwm.training.direct_sums import Sums, solve, sums_of, variance
+from urbanwm.training.direct_sums import Sums, solve, sums_of, total_of, variance
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS
 from urbanwm.training.regressions import Double, Regression, Regressions
 
@@ -89,13 +89,8 @@ def pooled_windows(cities: int) -> int:
 
 
 def add_sums(cities: Iterable[CitySeries], columns: DirectColumns, most: int) -> list[Sums]:
-    """Return each target's sums over some cities, one city in memory at a time."""
-    first, *others = cities
-    pooled = sums_of(first, columns, most)
-    for city in others:
-        for total, more in zip(pooled, sums_of(city, columns, most), strict=True):
-            total.add(more)
-    return pooled
+    """Return each target's sums over some cities."""
+    return total_of(sums_of(city, columns, most) for city in cities)
 
 
 def share(pooled: Sequence[Sums], columns: DirectColumns) -> Shared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from urbanwm.training.direct_error import CityErrors, Excess
 from urbanwm.training.direct_fit import CityFit, Shared
 from urbanwm.training.direct_sums import Sums
 from urbanwm.training.regressions import Regression, Regressions
+from urbanwm.whole_file import written_whole
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -87,7 +87,5 @@ def _regressions(arrays: Arrays, targets: int) -> Regressions:
 
 def _write(path: Path, arrays: Arrays) -> None:
     """Write arrays; the file appears complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft)
-    draft.replace(path)
+    with written_whole(path) as draft:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,17 @@ def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WIND
                     (fold, (first + leads) % HOURS_PER_DAY, leads), x, residual[pick, :, target].T, weight
                 )
     return sums
+
+
+def total_of(parts: Iterable[list[Sums]]) -> list[Sums]:
+    """Add up the targets' sums of several cities into the first's, one city in memory besides it."""
+    remaining = iter(parts)
+    total = next(remaining)
+    for part in remaining:
+        for own, more in zip(total, part, strict=True):
+            own.add(more)
+        del part, more  # before the next is made
+    return total
 
 
 def solve(sums: Sums, penalty: Double, pull: Double | None = None) -> Double:
