@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from prefect import flow
@@ -33,12 +34,9 @@ def nightly(cities: list[str] | None = None, as_of: str | None = None) -> NightR
     """
     moment = parse_time(as_of, "as_of") if as_of else None
     settings = load_settings()
-    steps = Steps(ingest=ingest_all, spread=flow_spread(settings), promote=promote_task)
-    page = ProgressPage()
-    try:
+    with closing(ProgressPage()) as page, flow_spread(settings) as spread:
+        steps = Steps(ingest=ingest_all, spread=spread, promote=promote_task)
         report = run_nightly(settings, cities, as_of=moment, say=page.say, steps=steps)
-    finally:
-        page.close()
     publish(report, settings)
     if report.exit_code:
         return Failed(message="; ".join(report.errors or report.notes), data=report)

@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import flow, task
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.ingest import task_runner
 from flows.retrying import TASK_OPTIONS
-from urbanwm.errors import UrbanWMError
-from urbanwm.pipeline.spread import Spread, caught, local_spread
-from urbanwm.settings import Settings, load_settings
+from urbanwm.pipeline.spread import Spread, caught, local_spread, require_all, serial
+from urbanwm.settings import Settings
 
 
 @task(name="piece", task_run_name="{label}", **TASK_OPTIONS)
-def piece(label: str, work: Callable[[Any], Any], job: Any, own_process: bool) -> Any:  # noqa: ANN401
-    """Do one piece of a night's work, in this process or in one of its own."""
-    if not own_process:
-        return work(job)
-    # Two trainings in one process would share torch's threads and random numbers.
-    found = local_spread(load_settings())(label, work, [job])[0]
-    if isinstance(found, UrbanWMError):
-        raise found
+def piece(label: str, work: Callable[[Any], Any], job: Any, here: Callable[..., list[Any]]) -> Any:  # noqa: ANN401
+    """Do one piece of a night's work, in this process or in one that `here` hands it to."""
+    (found,) = require_all(here(label, work, [job]))
     return found
 
 
 @flow(name="pieces", flow_run_name="{label}", validate_parameters=False, persist_result=False)
-def pieces(label: str, work: Callable[[Any], Any], jobs: Sequence[Any], own_process: bool) -> list[Any]:
+def pieces(
+    label: str, work: Callable[[Any], Any], jobs: Sequence[Any], here: Callable[..., list[Any]]
+) -> list[Any]:
     """Do many pieces at the same time, as far as the task runner has room; a failure stays its own."""
-    futures = [
-        piece.submit(f"{label} {number}", work, job, own_process) for number, job in enumerate(jobs, start=1)
-    ]
+    futures = [piece.submit(f"{label} {number}", work, job, here) for number, job in enumerate(jobs, start=1)]
     return [caught(lambda future: future.result(), future) for future in futures]
 
 
-def flow_spread(settings: Settings) -> Spread:
-    """Return how the settings want a night's work to be spread.
+@contextmanager
+def flow_spread(settings: Settings) -> Iterator[Spread]:
+    """Give how the settings want a night's work to be spread.
 
-    On threads, `night_workers` pieces run at a time, each in a process of its own where there are several; on
-    Dask, each of the cluster's workers takes one.
+    On threads, `night_workers` pieces run at a time, in processes where there are several; on Dask, each of
+    the cluster's workers takes one.
     """
+    if settings.task_runner == "dask":
+        yield _spread(lambda: task_runner(settings), serial)
+        return
+    with local_spread(settings) as here:
+        yield _spread(lambda: ThreadPoolTaskRunner(max_workers=settings.night_workers), here)
+
+
+def _spread(runner: Callable[[], TaskRunner[Any]], here: Spread) -> Spread:
+    """Return what runs pieces as tasks, each set of them on a runner of its own."""
 
     def spread(name: str, work: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
         if not jobs:
             return []
-        if settings.task_runner == "threads":
-            runner: Any = ThreadPoolTaskRunner(max_workers=settings.night_workers)
-            own_process = settings.night_workers > 1 and len(jobs) > 1
-        else:
-            runner, own_process = task_runner(settings), False
-        found: list[Any] = pieces.with_options(task_runner=runner)(name, work, jobs, own_process)
+        found: list[Any] = pieces.with_options(task_runner=runner())(name, work, jobs, here)
         return found
 
     return spread

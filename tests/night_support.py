@@ -10,6 +10,8 @@ from tests.registry_support import make_settings
 from urbanwm.settings import Settings
 
 SIGNALS = ("pm25", "energy_mwh", "traffic_index")
+SMALL = {"candidates": ["urban", "warm"], "night_workers": 1}
+"""One training in this process, where a test can patch what it runs."""
 
 
 def small_night(
@@ -21,7 +23,7 @@ def small_night(
         folder: May exist.
         cities: Name → seed of the simulation.
         also: Signals besides the targets.
-        changes: Settings.
+        changes: Settings, in place of `SMALL` and the defaults.
     """
     (folder / "cities").mkdir(parents=True, exist_ok=True)
     for name, seed in cities.items():
@@ -33,4 +35,6 @@ def small_night(
             "signals": {signal: [{"source": "synthetic", "seed": seed}] for signal in (*SIGNALS, *also)},
         }
         (folder / "cities" / f"{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    return make_settings(folder / "home").model_copy(update={"cities_dir": folder / "cities", **changes})
+    return make_settings(folder / "home").model_copy(
+        update={"cities_dir": folder / "cities", **SMALL, **changes}
+    )

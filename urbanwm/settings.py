@@ -70,8 +70,9 @@ class Settings(BaseSettings):
     rollback_after_days: int = Field(default=3, ge=0)
     """Days in a row with live forecasts worse than the baseline's after which the previous champion returns;
     0: never."""
-    night_workers: int = Field(default=1, ge=1)
-    """Candidates and backtests worked on at the same time, each in a process of its own."""
+    night_workers: int = Field(default_factory=lambda: min(2, os.cpu_count() or 1), ge=1)
+    """Candidates and backtests worked on at the same time, each in a process of its own that wants a core and
+    1 to 2 GB; default: two, or one on a single core."""
     history_days: int = Field(default=400, ge=14)
     """Days fetched for a city that has no data yet."""
     poll_seconds: float = Field(default=10.0, gt=0)

@@ -1,15 +1,14 @@
-"""Which models a night trains, which of them meets the champion, and how the work is spread."""
+"""Which models a night trains, and which of them meets the champion."""
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
-from urbanwm.errors import BadInput, DataUnavailable, TrainingDiverged
+from urbanwm.errors import BadInput, TrainingDiverged
 from urbanwm.model.config import load_experiment
 from urbanwm.pipeline import candidates as module
 from urbanwm.pipeline.candidates import (
@@ -21,7 +20,6 @@ from urbanwm.pipeline.candidates import (
 )
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
 from urbanwm.pipeline.plan import Candidate
-from urbanwm.pipeline.spread import local_spread, require_all, serial
 from urbanwm.provenance import document_hash
 from urbanwm.registry import ModelVersion
 from urbanwm.settings import load_settings
@@ -80,22 +78,22 @@ class TestConfigured:
 
     def test_a_champion_that_learnt_from_these_very_data_is_not_trained_on(self, settings, trained_as):
         same = replace(CHAMPION, tags={"data_digest": document_hash(DIGESTS)})
-        assert labels(settings, same) == ["urban"]
+        assert "warm" not in labels(settings, same)
 
     def test_a_champion_of_another_shape_is_not_trained_on(self, settings, trained_as):
         trained_as(load_experiment("urban", {"model.hidden_dim": 32}))
-        assert labels(settings) == ["urban"]
+        assert "warm" not in labels(settings)
 
     def test_a_champion_whose_configuration_this_code_cannot_read_is_not_trained_on(
         self, settings, trained_as
     ):
         trained_as(None)
-        assert labels(settings) == ["urban"]
+        assert "warm" not in labels(settings)
 
     def test_a_warm_start_takes_fewer_and_smaller_steps_from_the_champions_weights(
         self, settings, trained_as
     ):
-        warm = configured_candidates(settings, DATA, registry())[1]
+        warm = configured_candidates(settings, DATA, registry())[-1]
         recipe, base = warm.experiment.training, load_experiment("urban").training
         assert (warm.start, warm.start_digest) == ("4", "d4")
         assert recipe.steps == settings.warm_start_steps < base.steps
@@ -145,44 +143,6 @@ class TestChoice:
         results = [outcome("a", 0.3), TrainingDiverged("the loss is not finite", field="loss")]
         found = losses(results, [Candidate("a", config), Candidate("b", config)])
         assert found == {"b": "TrainingDiverged: the loss is not finite"}
-
-
-def double(number):
-    if number < 0:
-        raise DataUnavailable(f"{number} is negative", field="number", value=number)
-    return 2 * number
-
-
-class TestSpread:
-    def test_a_failure_takes_its_own_place_and_no_other(self):
-        found = serial("double", double, [1, -1, 3])
-        assert (found[0], found[2]) == (2, 6)
-        assert isinstance(found[1], DataUnavailable)
-        with pytest.raises(DataUnavailable):
-            require_all(found)
-
-    def test_a_defect_of_our_own_is_raised(self):
-        with pytest.raises(TypeError):
-            serial("double", double, ["one"])
-
-    def test_one_worker_is_this_process(self, settings):
-        assert local_spread(settings) is serial
-
-    def test_processes_return_the_same_in_the_same_order(self, settings):
-        spread = local_spread(settings.model_copy(update={"night_workers": 2}))
-        found = spread("double", double, [1, -1, 3])
-        assert (found[0], found[2]) == (2, 6)
-        assert str(found[1]) == str(serial("double", double, [-1])[0])
-
-    def test_an_error_travels_between_processes_whole(self):
-        error = DataUnavailable("too short", field="city", value="demo", allowed="30 days")
-        again = pickle.loads(pickle.dumps(error))
-        assert (str(again), again.field, again.value, again.allowed) == (
-            str(error),
-            "city",
-            "demo",
-            "30 days",
-        )
 
 
 def test_a_finished_training_is_known_by_its_record(tmp_path):

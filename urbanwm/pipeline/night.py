@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -46,13 +47,15 @@ class Steps:
     promote: Promote
 
 
-def local_steps(settings: Settings) -> Steps:
-    """Return the steps as plain function calls."""
-    return Steps(
-        ingest=lambda names, moment: run_ingest(names, settings, lambda: moment),
-        spread=local_spread(settings),
-        promote=lambda version: run_promote(settings, version=version),
-    )
+@contextmanager
+def local_steps(settings: Settings) -> Iterator[Steps]:
+    """Give the steps as plain function calls."""
+    with local_spread(settings) as spread:
+        yield Steps(
+            ingest=lambda names, moment: run_ingest(names, settings, lambda: moment),
+            spread=spread,
+            promote=lambda version: run_promote(settings, version=version),
+        )
 
 
 def run_nightly(
@@ -87,9 +90,8 @@ def run_nightly(
     moment = clock() if as_of is None else require_utc(as_of, "as_of")
     cities = list(names or nightly_city_names(settings))
     try:
-        with night_lease(settings, clock()):
-            night = _Night(settings, cities, moment, steps or local_steps(settings), say)
-            report = night.run()
+        with night_lease(settings, clock()), nullcontext(steps) if steps else local_steps(settings) as its:
+            report = _Night(settings, cities, moment, its, say).run()
             _remember(settings, report, cities, clock())
             return report
     except LeaseTaken as taken:

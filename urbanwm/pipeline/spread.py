@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from urbanwm.errors import UrbanWMError
+from urbanwm.logs import configure_logging
 from urbanwm.settings import Settings
 
 Job = TypeVar("Job")
@@ -46,27 +50,43 @@ def serial(
     return [caught(work, job) for job in jobs]
 
 
-def local_spread(settings: Settings) -> Spread:
-    """Return what the settings ask for: this process, or a number of others.
+@contextmanager
+def local_spread(settings: Settings) -> Iterator[Spread]:
+    """Give what the settings ask for: this process, or others that begin with the first piece and end here.
 
     Threads would not help: a training step holds the interpreter for most of its time. The workers are
     spawned, not forked, because torch and onnxruntime keep threads that do not survive a fork.
     """
     if settings.night_workers == 1:
-        return serial
+        yield serial
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        settings.night_workers, context, initializer=_begin_worker, initargs=(settings.log_level,)
+    ) as pool:
 
-    def in_processes(
-        name: str,  # noqa: ARG001
-        work: Callable[[Job], Result],
-        jobs: Sequence[Job],
-    ) -> list[Result | UrbanWMError]:
-        workers = min(settings.night_workers, len(jobs))
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        def in_processes(
+            name: str,  # noqa: ARG001
+            work: Callable[[Job], Result],
+            jobs: Sequence[Job],
+        ) -> list[Result | UrbanWMError]:
             futures: list[Any] = [pool.submit(caught, work, job) for job in jobs]
             return [future.result() for future in futures]
 
-    return in_processes
+        yield in_processes
+
+
+def _begin_worker(log_level: str) -> None:
+    """Log as the night does, and end with it: a worker waits for work for ever when its night was killed."""
+    configure_logging(log_level)
+    threading.Thread(target=_end_with_the_night, daemon=True).start()
+
+
+def _end_with_the_night() -> None:
+    night = multiprocessing.parent_process()
+    if night is not None:
+        night.join()
+    os._exit(1)
 
 
 def require_all(results: Sequence[Result | UrbanWMError]) -> list[Result]:

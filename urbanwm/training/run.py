@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -58,7 +59,8 @@ def train(
         out_dir: Folder for checkpoints.
         on_metrics: Called with the step and its metrics (losses by part, validation scores).
         resume: Continue from the checkpoints in `out_dir`; otherwise they are overwritten as they come up.
-        progress: Show a bar; None = when stderr is a terminal. Without a bar, lines go to the log.
+        progress: Show a bar; None = when stderr is a terminal and no other process trains beside this one.
+            Without a bar, lines go to the log.
         initial_weights: Start from these parameters, by name, in place of random ones (a warm start).
         direct: What `fit_direct` returned for these series and this spec; None: it is asked now.
 
@@ -69,9 +71,9 @@ def train(
         TrainingDiverged: A loss or gradient stopped being finite; the last checkpoint stays.
     """
     started = time.perf_counter()
-    recipe = experiment.training
+    recipe, who = experiment.training, f"{experiment.name}@{experiment.training.seed}"
     with _reproducible(recipe.seed, recipe.threads), joined() as workers:
-        show = workers.leads and (sys.stderr.isatty() if progress is None else progress)
+        show = workers.leads and (_has_the_terminal() if progress is None else progress)
         run = Run(experiment, series, spec, out_dir, initial_weights, direct, workers)
         keep_freed_memory()  # from here on: what fitting the direct forecast took is handed back
         checkpoint = latest_checkpoint(out_dir) if resume else None
@@ -86,7 +88,7 @@ def train(
                 run.history.append({"step": float(run.step), **metrics})
                 bar.set_postfix({"loss": f"{metrics['loss']:.4f}", "best": f"{run.best_score:.4f}"})
                 if not show:
-                    _LOG.info("step %d/%d %s", run.step, recipe.steps, _line(metrics))
+                    _LOG.info("%s: step %d/%d %s", who, run.step, recipe.steps, _line(metrics))
                 if on_metrics is not None:
                     on_metrics(run.step, metrics)
                 run.save_if_due()
@@ -111,6 +113,11 @@ def _reproducible(seed: int, threads: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads_before)
+
+
+def _has_the_terminal() -> bool:
+    """Return whether a bar has a terminal to itself: a spawned worker shares it with its siblings."""
+    return sys.stderr.isatty() and multiprocessing.parent_process() is None
 
 
 def _line(metrics: Mapping[str, float]) -> str:
