@@ -14,6 +14,7 @@ from tests.small_world import small_city, small_frame
 from urbanwm.features import build_series
 from urbanwm.model.config import load_experiment
 from urbanwm.pipeline import direct_jobs
+from urbanwm.pipeline import plan as plan_module
 from urbanwm.pipeline.data import CityRecord, NightData
 from urbanwm.pipeline.direct_jobs import fit_together, read_fit
 from urbanwm.pipeline.plan import Candidate, Plan, training_spec
@@ -103,7 +104,7 @@ def test_one_city_with_one_candidate_is_left_to_its_training(night):
 
 def test_what_is_trained_already_asks_for_no_fit(night, monkeypatch):
     tonight = night(2)
-    monkeypatch.setattr(direct_jobs, "already_trained", lambda registry, key: key == "urban")
+    monkeypatch.setattr(plan_module, "already_trained", lambda registry, key: key == "urban")
     assert tonight.fit(tonight.plan("urban")) == {}
 
 

@@ -28,7 +28,8 @@ from urbanwm.pipeline.fit import fit
 from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.optimisation import AdamW
 from urbanwm.training.parallel import Workers, joined
-from urbanwm.training.step import loss_function, take_step
+from urbanwm.training.pieces import loss_function
+from urbanwm.training.step import take_step
 
 KINDS = ["reference", "urban", "categorical"]
 

@@ -89,6 +89,9 @@ class TrainingConfig(_Frozen):
     """Optimiser steps at most."""
     batch_size: int = Field(default=32, ge=1)
     """Windows per step."""
+    pieces: int = Field(default=1, ge=1)
+    """Parts that a batch is cut into, so that an idle process can take one; each averages over what its own
+    windows observed. Another number gives other last bits."""
     context_hours: int = Field(default=48, ge=1)
     """Observed hours before the origin that bring the state up to date."""
     horizon_hours: int = Field(default=48, ge=1)

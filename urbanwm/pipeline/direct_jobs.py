@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.direct import DirectColumns
 from urbanwm.pipeline.data import NightData, read_window
-from urbanwm.pipeline.outcome import Trained
-from urbanwm.pipeline.plan import Plan, already_trained, training_series, training_spec
+from urbanwm.pipeline.plan import Plan, training_series, training_spec, untrained
 from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.provenance import document_hash
 from urbanwm.registry import Registry
@@ -85,13 +84,7 @@ def fit_together(
     Returns:
         Key of a plan → where `read_fit` finds its fit.
     """
-    due = [
-        plan
-        for plan in plans
-        if plan.experiment.model.kind == "urban"
-        and Trained.load(settings.runs_dir / plan.key) is None
-        and already_trained(registry, plan.key) is None
-    ]
+    due = [plan for plan in untrained(settings, registry, plans) if plan.experiment.model.kind == "urban"]
     if len(data.records) * len(due) < 2:
         return {}
     specs = {plan.key: training_spec(plan) for plan in due}

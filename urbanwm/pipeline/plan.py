@@ -11,6 +11,7 @@ from urbanwm.clock import Clock, utc_now
 from urbanwm.features import CitySeries, FeatureSpec, build_series
 from urbanwm.model.config import ExperimentConfig, experiment_spec, load_experiment
 from urbanwm.pipeline.data import CityRecord, NightData, read_night
+from urbanwm.pipeline.outcome import Trained
 from urbanwm.provenance import document_hash
 from urbanwm.registry import START_TAG, ModelVersion, Registry
 from urbanwm.settings import Settings
@@ -149,6 +150,15 @@ def already_trained(registry: Registry, key: str) -> ModelVersion | None:
     if not registry.exists:
         return None
     return next((item for item in registry.list_versions() if item.tags.get(KEY_TAG) == key), None)
+
+
+def untrained(settings: Settings, registry: Registry, plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans that were not carried out yet, also not by a process that was killed after that."""
+    return [
+        plan
+        for plan in plans
+        if Trained.load(settings.runs_dir / plan.key) is None and already_trained(registry, plan.key) is None
+    ]
 
 
 def count_parameters(model: Any) -> int:  # noqa: ANN401 - a torch module; this file does not import torch

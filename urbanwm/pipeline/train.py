@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
@@ -29,11 +30,14 @@ from urbanwm.pipeline.plan import (
 )
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
 from urbanwm.pipeline.spread import serial
-from urbanwm.pipeline.train_job import VALIDATION_TAG, TrainJob, reused_outcome
+from urbanwm.pipeline.train_job import VALIDATION_TAG, AssistJob, TrainJob, reused_outcome
 from urbanwm.pipeline.training_log import BatchedMetrics, log_inputs
 from urbanwm.provenance import collect_provenance
 from urbanwm.registry import FINISHED, ModelVersion, Registry, RunLog, directory_digest
 from urbanwm.settings import Settings, apply_environment
+
+if TYPE_CHECKING:
+    from urbanwm.training.step import Slopes
 
 ASSUMPTIONS: Final = "literature"
 
@@ -98,7 +102,7 @@ def train_candidate(job: TrainJob) -> Trained | TrainOutcome:
     """
     apply_environment(job.settings)
     registry = Registry(job.settings)
-    with job.lock:
+    with _asking_for_help(job) as slopes, job.lock:
         done = already_trained(registry, job.key)
         if done is not None:
             return _reused(job, registry, done)
@@ -110,17 +114,49 @@ def train_candidate(job: TrainJob) -> Trained | TrainOutcome:
         tags = plan.tags | collect_provenance().tags() | dict(job.tags)
         run = registry.start_run(f"train {job.candidate.label}", tags, job.parent_run_id)
         with run.ended_by_failure():
-            return _train(job, plan, registry, run)
+            return _train(job, plan, registry, run, slopes)
 
 
-def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog) -> Trained:
+def train_or_assist(job: TrainJob | AssistJob) -> Trained | TrainOutcome | None:
+    """Do `train_candidate`; or help another worker that does, until it needs no more help."""
+    if isinstance(job, TrainJob):
+        return train_candidate(job)
+    from urbanwm.training.assistance import assist
+
+    assist(job.word)
+    return None
+
+
+@contextmanager
+def _asking_for_help(job: TrainJob) -> Iterator[Slopes | None]:
+    """Give what computes the pieces of the job's batches, with idle workers where it may ask them."""
+    if job.word is None:
+        yield None
+        return
+    from urbanwm.training.assistance import LOOPBACK, open_to_assistants, own_address
+
+    host = LOOPBACK if job.settings.task_runner == "threads" else own_address()
+    with open_to_assistants(job.word, host) as assistants:
+        yield assistants.slopes
+
+
+def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog, slopes: Slopes | None) -> Trained:
     """Do the work of `train_candidate` inside its run."""
     from urbanwm.training.lead_scores import validation_by_lead
 
     watch = Stopwatch()
     log_inputs(plan, run)
     reports = BatchedMetrics(run)
-    fitted = fit(plan, job.folder, registry, run.run_id, direct=job.direct, on_metrics=reports, watch=watch)
+    fitted = fit(
+        plan,
+        job.folder,
+        registry,
+        run.run_id,
+        direct=job.direct,
+        slopes=slopes,
+        on_metrics=reports,
+        watch=watch,
+    )
     result = fitted.result
     reports.complete(result.history)
     run.log_folder(fitted.bundle, "bundle")

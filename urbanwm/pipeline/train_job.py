@@ -31,6 +31,7 @@ class TrainJob:
         parent_run_id: The night's run, or None.
         tags: Noted on the run and on the version besides the plan's.
         direct: Where the direct forecast was fitted, see `direct_jobs`; None: it is fitted here.
+        word: File that tells idle workers how to help, see `AssistJob`; None: nobody is asked.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class TrainJob:
     parent_run_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     direct: Path | None = None
+    word: Path | None = None
 
     @classmethod
     def of(
@@ -50,11 +52,14 @@ class TrainJob:
         parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         direct: Path | None = None,
+        word: Path | None = None,
     ) -> TrainJob:
         """Return the job that carries out a plan."""
-        data = plan.data
-        window, noted = data.window(), dict(tags or {})
-        return cls(settings, plan.candidate, plan.key, window, data.left_out, parent_run_id, noted, direct)
+        data, noted = plan.data, dict(tags or {})
+        window = data.window()
+        return cls(
+            settings, plan.candidate, plan.key, window, data.left_out, parent_run_id, noted, direct, word
+        )
 
     def plan(self) -> Plan:
         """Read the data again: the same version of the lake, the same hours."""
@@ -72,6 +77,13 @@ class TrainJob:
         """Return the lock of this very training."""
         self.settings.locks_dir.mkdir(parents=True, exist_ok=True)
         return FileLock(self.settings.locks_dir / f"train-{self.key}.lock")
+
+
+@dataclass(frozen=True)
+class AssistJob:
+    """The offer to help a training of the same spread, for a worker that has nothing else to do."""
+
+    word: Path
 
 
 def reused_outcome(

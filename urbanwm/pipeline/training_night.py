@@ -17,11 +17,11 @@ from urbanwm.pipeline.evaluation import CHALLENGER, CHAMPION
 from urbanwm.pipeline.explain import ExplainJob, explain
 from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
-from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate
+from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate, untrained
 from urbanwm.pipeline.progress import Progress
 from urbanwm.pipeline.spread import Spread
-from urbanwm.pipeline.train import finish_candidate, train_candidate
-from urbanwm.pipeline.train_job import TrainJob
+from urbanwm.pipeline.train import finish_candidate, train_or_assist
+from urbanwm.pipeline.train_job import AssistJob, TrainJob
 from urbanwm.registry import CHALLENGER as CHALLENGER_ALIAS
 from urbanwm.registry import DECISION_TAG, Registry
 from urbanwm.settings import Settings
@@ -78,9 +78,15 @@ def train_night(
     plans = [plan_candidate(candidate, data) for candidate in candidates]
     say(f"fitting the direct forecast on {', '.join(data.records)}")
     direct = fit_together(settings, registry, data, plans, folder, spread)
-    jobs = [TrainJob.of(settings, plan, parent_run_id, tags, direct.get(plan.key)) for plan in plans]
+    words = _words(folder, untrained(settings, registry, plans))
+    jobs = [
+        TrainJob.of(settings, plan, parent_run_id, tags, direct.get(plan.key), words.get(plan.key))
+        for plan in plans
+    ]
     say(f"training {', '.join(candidate.label for candidate in candidates)} on {', '.join(data.records)}")
-    results = spread("train", train_candidate, jobs)
+    # Trainings first: whoever finds none left helps those that go on.
+    work: list[TrainJob | AssistJob] = [*jobs, *map(AssistJob, words.values())]
+    results = spread("train", train_or_assist, work)[: len(jobs)]
     lost = losses(results, candidates)
     fresh = [result for result in results if isinstance(result, Trained)]
     tables, champion = _forecasts(settings, registry, data, fresh, folder, spread, say)
@@ -106,6 +112,18 @@ def train_night(
     chosen = choose(outcomes)
     _mark(registry, outcomes, chosen)
     return NightTraining(outcomes, chosen, lost)
+
+
+def _words(folder: Path, plans: Sequence[Plan]) -> dict[str, Path]:
+    """Return the file by which each training whose batches have pieces can be found, by its key."""
+    words = {
+        plan.key: folder / f"assistants-{plan.key}.json"
+        for plan in plans
+        if plan.experiment.training.pieces > 1
+    }
+    for word in words.values():
+        word.unlink(missing_ok=True)  # of a night that was killed
+    return words
 
 
 def _forecasts(

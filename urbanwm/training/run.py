@@ -28,6 +28,7 @@ from urbanwm.training.optimisation import (
 )
 from urbanwm.training.parallel import joined
 from urbanwm.training.state import Run, TrainResult
+from urbanwm.training.step import Slopes
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def train(
     progress: bool | None = None,
     initial_weights: Mapping[str, torch.Tensor] | None = None,
     direct: DirectFit | None = None,
+    slopes: Slopes | None = None,
 ) -> TrainResult:
     """Train the experiment's model on the series and return its best weights.
 
@@ -60,9 +62,10 @@ def train(
         on_metrics: Called with the step and its metrics (losses by part, validation scores).
         resume: Continue from the checkpoints in `out_dir`; otherwise they are overwritten as they come up.
         progress: Show a bar; None = when stderr is a terminal and no other process trains beside this one.
-            Without a bar, lines go to the log.
+            Without a bar, each validation is a line of the log.
         initial_weights: Start from these parameters, by name, in place of random ones (a warm start).
         direct: What `fit_direct` returned for these series and this spec; None: it is asked now.
+        slopes: Computes the pieces of a batch (`assistance`); None, or a GPU: this process does.
 
     Raises:
         DataUnavailable: A record is too short.
@@ -74,7 +77,7 @@ def train(
     recipe, who = experiment.training, f"{experiment.name}@{experiment.training.seed}"
     with _reproducible(recipe.seed, recipe.threads), joined() as workers:
         show = workers.leads and (_has_the_terminal() if progress is None else progress)
-        run = Run(experiment, series, spec, out_dir, initial_weights, direct, workers)
+        run = Run(experiment, series, spec, out_dir, initial_weights, direct, workers, slopes)
         keep_freed_memory()  # from here on: what fitting the direct forecast took is handed back
         checkpoint = latest_checkpoint(out_dir) if resume else None
         if checkpoint is not None:
@@ -87,7 +90,7 @@ def train(
                     continue
                 run.history.append({"step": float(run.step), **metrics})
                 bar.set_postfix({"loss": f"{metrics['loss']:.4f}", "best": f"{run.best_score:.4f}"})
-                if not show:
+                if not show and "val_score" in metrics:
                     _LOG.info("%s: step %d/%d %s", who, run.step, recipe.steps, _line(metrics))
                 if on_metrics is not None:
                     on_metrics(run.step, metrics)
@@ -121,4 +124,4 @@ def _has_the_terminal() -> bool:
 
 
 def _line(metrics: Mapping[str, float]) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+    return " ".join(f"{name}={metrics[name]:.4g}" for name in ("loss", "gradient_norm", "val_score"))

@@ -37,8 +37,9 @@ from urbanwm.training.optimisation import (
     load_weights,
 )
 from urbanwm.training.parallel import ALONE, Workers
+from urbanwm.training.pieces import loss_function
 from urbanwm.training.sampling import Sampler, split_origins
-from urbanwm.training.step import loss_function, take_step
+from urbanwm.training.step import Slopes, slopes_here, take_step
 from urbanwm.training.validation import (
     SCORED_WINDOWS,
     HeldOut,
@@ -94,6 +95,7 @@ class Run:
         initial_weights: Mapping[str, torch.Tensor] | None = None,
         direct: DirectFit | None = None,
         workers: Workers = ALONE,
+        slopes: Slopes | None = None,
     ) -> None:
         self.recipe, self.out_dir, self.workers = experiment.training, out_dir, workers
         dims = ModelDims.of(spec)
@@ -122,6 +124,7 @@ class Run:
             _start_at_errors(self.model, start)
         self.model.to(self.device).train()
         self.loss = loss_function(self.model, self.recipe)
+        self.slopes = slopes if slopes and self.device.type == "cpu" else slopes_here
         self.optimizer = AdamW(self.model, self.recipe)
         self.average = AveragedWeights(self.model, self.recipe.ema_decay)
         self.best = {name: value.clone() for name, value in self.average.values.items()}
@@ -146,7 +149,15 @@ class Run:
         noise = self.workers.share_noise(torch.randn(shape)).to(self.device)
         batch = Batch.of(self.workers.share(windows), self.device)
         outcome = take_step(
-            self.loss, self.model, self.optimizer, batch, noise, recipe, self.step, self.workers
+            self.loss,
+            self.model,
+            self.optimizer,
+            batch,
+            noise,
+            recipe,
+            self.step,
+            self.workers,
+            self.slopes,
         )
         self.average.update(self.model, self.step)
         self.step += 1
@@ -157,9 +168,8 @@ class Run:
         )
         if not due:
             return None
-        parts = {name: float(value.detach()) for name, value in outcome.parts.items()}
         step = {"gradient_norm": outcome.gradient_norm, "learning_rate": outcome.learning_rate}
-        return {"loss": outcome.loss, **parts, **step, **validated}
+        return {"loss": outcome.loss, **outcome.parts, **step, **validated}
 
     def _validate(self) -> dict[str, float]:
         """Score the averaged weights open loop, shrunk as far as that helps; keep the best so far."""

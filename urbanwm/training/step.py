@@ -1,23 +1,21 @@
-"""One optimiser step: loss, gradients, their mean over processes, clipping, AdamW."""
+"""One optimiser step: slopes of the batch's pieces, their mean, over processes too, clipping, AdamW."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from urbanwm.errors import TrainingDiverged
 from urbanwm.model.config import TrainingConfig
-from urbanwm.model.losses import Losses
-from urbanwm.model.recurrence_plain import run_recurrence_plain
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.optimisation import AdamW, learning_rate
 from urbanwm.training.parallel import ALONE, Workers
+from urbanwm.training.pieces import LossFunction, Piece, Slope, cut, mean, slope
 
-LossFunction = Callable[[Batch, Tensor, TrainingConfig, int], Losses]
+Slopes = Callable[[LossFunction, UrbanWorldModel, Sequence[Piece], TrainingConfig], list[Slope]]
 
 
 class StepOutcome(NamedTuple):
@@ -25,24 +23,18 @@ class StepOutcome(NamedTuple):
 
     loss: float
     """Mean over the processes."""
-    parts: dict[str, Tensor]
+    parts: dict[str, float]
     """Parts of this process' loss."""
     gradient_norm: float
     """Before clipping."""
     learning_rate: float
 
 
-def loss_function(model: UrbanWorldModel, recipe: TrainingConfig) -> LossFunction:
-    """Return the model's loss, compiled if the recipe says so.
-
-    A compiler wants the recurrence as plain operations and fuses them itself; without one the hand-written
-    backward is faster.
-    """
-    if recipe.compile == "no":
-        return model.loss
-    model.rssm.run = run_recurrence_plain
-    compiled: LossFunction = torch.compile(model.loss, backend=recipe.compile)
-    return compiled
+def slopes_here(
+    loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
+) -> list[Slope]:
+    """Return the pieces' slopes, computed one after the other."""
+    return [slope(loss, model, piece, recipe) for piece in pieces]
 
 
 def take_step(
@@ -54,20 +46,19 @@ def take_step(
     recipe: TrainingConfig,
     step: int,
     workers: Workers = ALONE,
+    slopes: Slopes = slopes_here,
 ) -> StepOutcome:
-    """Move the weights once; `step` is 0-based, `noise` `(B, T, Z)`.
+    """Move the weights once; `step` is 0-based, `noise` `(B, T, Z)`; `slopes` says who computes.
 
     Raises:
         TrainingDiverged: The loss or a gradient is not finite; the weights have not moved.
     """
-    optimizer.zero_grad()
-    device = noise.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        losses = loss(batch, noise, recipe, step)
-    total = workers.mean(float(losses.total.detach()))
+    found = mean(slopes(loss, model, cut(batch, noise, step, recipe.pieces), recipe))
+    total = workers.mean(found.loss)
     if not math.isfinite(total):
         raise TrainingDiverged("the loss is not finite", field="loss", value=total, allowed=f"step {step}")
-    losses.total.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        parameter.grad = found.gradient.get(name)
     workers.average_gradients(model)
     norm = optimizer.gradient_norm()
     if not math.isfinite(norm):
@@ -76,4 +67,4 @@ def take_step(
         )
     rate = learning_rate(recipe, step)
     optimizer.step(step, rate, divisor=max(1.0, norm / recipe.gradient_clip))
-    return StepOutcome(total, losses.parts, norm, rate)
+    return StepOutcome(total, found.parts, norm, rate)
