@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -177,3 +178,19 @@ def test_a_recorded_run_can_be_done_again_to_the_bit(settings, night):
 def test_a_run_that_trained_nothing_cannot_be_reproduced(settings, night):
     with pytest.raises(BadInput, match="trained no model"):
         reproduce(settings, night.run_id)
+
+
+def test_two_workers_give_the_same_night_as_one(settings, night, tmp_path):
+    """The second worker helps the training, forecasts and draws; it leaves nothing running."""
+    other = small_night(
+        tmp_path,
+        {"smallville": 3},
+        also=("temperature_c",),
+        history_days=60,
+        training_steps=2,
+        night_workers=2,
+    )
+    again = run_nightly(other, as_of=AS_OF)
+    assert again.errors == []
+    assert again.training.metrics == night.training.metrics
+    assert multiprocessing.active_children() == []

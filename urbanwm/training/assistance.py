@@ -54,6 +54,11 @@ class Assistants:
         """Begin with nobody."""
         self._connections: list[Connection] = []
 
+    @property
+    def present(self) -> int:
+        """Return how many there are."""
+        return len(self._connections)
+
     def welcome(self, connection: Connection) -> None:
         """Take one more, from any thread."""
         self._connections.append(connection)
