@@ -1,4 +1,7 @@
-"""The world model as two ONNX graphs, built node by node: one Scan each, any batch, any number of hours."""
+"""The world model as two ONNX graphs, built node by node: any batch, any number of hours.
+
+Each has one Scan over the hours, for the recurrence; the rollout has another over the rows, for its read-out.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,10 @@ def rollout_graph(model: UrbanWorldModel) -> bytes:
     dims, config, graph = model.dims, model.config, GraphBuilder("n")
     inputs = [_state("h", config.hidden_dim), _state("z", config.latent_dim), *_drive_inputs(model)]
     body = _body(model, model.rssm.prior_net, with_embedding=False)
-    _, _, states = _scan(graph, body, ["h", "z"], [_known_ahead(model, graph), _noise(model, graph)])
-    states = graph.swap_batch_and_hours(states)
-    h_path, z_path = graph.split(states, config.hidden_dim, config.latent_dim)
-    named = {"output": _read_out(model, graph, states), "h_path": h_path, "z_path": z_path}
+    scanned = [_known_ahead(model, graph), _noise(model, graph)]
+    _, _, *by_hour = _scan(graph, body, ["h", "z"], scanned)
+    h_path, z_path = (graph.swap_batch_and_hours(values) for values in by_hour)
+    named = {"output": _read_out(model, graph, h_path, z_path), "h_path": h_path, "z_path": z_path}
     quantiles = (
         len(model.predictor.steps_to_quantiles[0]) if isinstance(model.predictor, QuantilePredictor) else 1
     )
@@ -86,7 +89,7 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
     """Return one hour of the recurrence (see `recurrence`) as the body of a Scan.
 
     Every gate is a product of its own, so that nothing has to be cut: copies cost more here than smaller
-    products. Imagining, the body also hands out `[h, z]` for the read-out.
+    products. Imagining, the body also hands out h and z for the read-out.
     """
     D, Z, rssm, graph = model.config.hidden_dim, model.config.latent_dim, model.rssm, GraphBuilder("b")
     first, _, out = head.children()
@@ -114,7 +117,7 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
     if with_embedding:
         widths["embedding_t"] = Z
     else:
-        outputs["states"] = (graph.op("Concat", h, z, axis=-1), D + Z)
+        outputs |= {"h_t": (graph.op("Identity", h), D), "z_t": (graph.op("Identity", z), Z)}
     for name, (value, _) in outputs.items():
         graph.call(value, name)
     return helper.make_graph(
@@ -127,7 +130,7 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
 
 
 def _scan(graph: GraphBuilder, body: onnx.GraphProto, states: list[str], scanned: list[str]) -> list[str]:
-    """Add the Scan over the hours, which come first in all that it scans; return what the body hands out."""
+    """Add a Scan over what comes first in all that it scans; return what the body hands out."""
     inputs = [*states, *scanned]
     return graph.many("Scan", inputs, len(body.output), body=body, num_scan_inputs=len(scanned))
 
@@ -205,20 +208,18 @@ def _usual_error(model: UrbanWorldModel, graph: GraphBuilder) -> str:
     return graph.op("Exp", graph.op("Gather", "skip", column, axis=-1))
 
 
-def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
-    """Read the forecast out of `[h, z]` of all hours `(batch, hours, D + Z)`."""
-    head = model.predictor
-    rows = graph.sequential(head.net, graph.rows(states, model.config.hidden_dim + model.config.latent_dim))
+def _read_out(model: UrbanWorldModel, graph: GraphBuilder, h_path: str, z_path: str) -> str:
+    """Read the forecast out of all hours' h `(batch, hours, D)` and z `(batch, hours, Z)`."""
+    head, raw = model.predictor, _read_rows(model, graph, h_path, z_path)
     if isinstance(head, Predictor):
-        pm25_and_energy, traffic = graph.split(rows, 2, 1)
+        pm25_and_energy, traffic = graph.split(raw, 2, 1)
         positive, share = graph.op("Softplus", pm25_and_energy), graph.op("Sigmoid", traffic)
         units = graph.weight([PM25_SCALE_UGM3, ENERGY_SCALE_MWH, TRAFFIC_MAX])
         scaled = graph.op("Mul", graph.op("Concat", positive, share, axis=-1), units)
         signals = graph.op("Add", scaled, graph.weight([PM25_FLOOR_UGM3, ENERGY_FLOOR_MWH, 0.0]))
-        return graph.unrolled(signals, model.dims.targets, 1, like=states)
+        return graph.op("Unsqueeze", signals, graph.integers(-1))
     steps, quantiles = head.steps_to_quantiles.shape
-    raw = graph.linear(rows, head.out.weight, head.out.bias)
-    raw = graph.unrolled(raw, head.targets, quantiles, like=states)
+    raw = graph.op("Reshape", raw, graph.integers(0, 0, head.targets, quantiles))
     deviation, raw_steps = graph.split(raw, quantiles - steps, steps)
     spread = graph.op("MatMul", graph.op("Softplus", raw_steps), graph.weight(head.steps_to_quantiles))
     direct, usual_error = (
@@ -229,6 +230,23 @@ def _read_out(model: UrbanWorldModel, graph: GraphBuilder, states: str) -> str:
     kept = graph.op("Mul", departure, graph.weight(head.share.unsqueeze(-1)))
     relative = graph.op("Add", graph.weight(head.start), kept)
     return graph.op("Add", direct, graph.op("Mul", usual_error, relative))
+
+
+def _read_rows(model: UrbanWorldModel, graph: GraphBuilder, h_path: str, z_path: str) -> str:
+    """Run the read-out's network on one row after the other: its hours fit the cache, all rows' do not."""
+    head, D, Z, body = model.predictor, model.config.hidden_dim, model.config.latent_dim, GraphBuilder("r")
+    layers = nn.Sequential(*head.net, *([] if isinstance(head, Predictor) else [head.out]))
+    first, last = layers[0], layers[-1]
+    if not (isinstance(first, nn.Linear) and isinstance(last, nn.Linear)):
+        raise InternalContractBroken("the read-out does not begin and end with Linear")
+    of_z = body.linear("z_row", first.weight[:, D:], first.bias)
+    of_state = body.linear("h_row", first.weight[:, :D], of_z)
+    body.call(body.sequential(layers[1:], of_state), "raw_row")
+    inputs = [_tensor("h_row", HOURS, D), _tensor("z_row", HOURS, Z)]
+    outputs = [_tensor("raw_row", HOURS, last.out_features)]
+    row = helper.make_graph(body.nodes, "row", inputs, outputs, body.weights)
+    (raw,) = _scan(graph, row, [], [h_path, z_path])
+    return raw
 
 
 def _zeros(graph: GraphBuilder, width: int) -> str:

@@ -48,9 +48,13 @@ class GraphBuilder:
         """Add an int64 vector."""
         return self.weight(np.array(values, dtype=np.int64))
 
-    def linear(self, x: str, weight: Tensor, bias: Tensor) -> str:
-        """Return x Wᵀ + b of rows `(rows, in)` for a torch weight `(out, in)`, in one operation."""
-        return self.op("Gemm", x, self.weight(weight.t()), self.weight(bias))
+    def linear(self, x: str, weight: Tensor, bias: Tensor | str = "") -> str:
+        """Return x Wᵀ + b of rows `(rows, in)` for a torch weight `(out, in)`, in one operation.
+
+        The bias is a vector `(out)`, another result `(rows, out)`, or none.
+        """
+        added = bias if isinstance(bias, str) else self.weight(bias)
+        return self.op("Gemm", x, self.weight(weight.t()), added)
 
     def swap_batch_and_hours(self, x: str) -> str:
         """Turn `(batch, hours, ...)` with one axis behind into `(hours, batch, ...)`, or back."""
