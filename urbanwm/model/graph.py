@@ -89,30 +89,30 @@ def _body(model: UrbanWorldModel, head: nn.Sequential, *, with_embedding: bool) 
     """Return one hour of the recurrence (see `recurrence`) as the body of a Scan.
 
     Every gate is a product of its own, so that nothing has to be cut: copies cost more here than smaller
-    products. Imagining, the body also hands out h and z for the read-out.
+    products. The gates' biases are weights of a one that stands beside what is known ahead: so the gates
+    need none added, and the candidate's product has room to add what it keeps of h. Imagining, the body
+    also hands out h and z for the read-out.
     """
     D, Z, rssm, graph = model.config.hidden_dim, model.config.latent_dim, model.rssm, GraphBuilder("b")
     first, _, out = head.children()
     if not (isinstance(first, nn.Linear) and isinstance(out, nn.Linear)):
         raise InternalContractBroken("the head is not Linear, activation, Linear")
     cell = rssm.recurrent
-    gates = torch.cat([cell.weight_ih, cell.weight_hh], dim=1)[: 2 * D].chunk(2)
-    gate_biases = (cell.bias_ih + cell.bias_hh)[: 2 * D].chunk(2)
     told = graph.op("Concat", "z_in", "known_ahead_t", axis=-1)
     everything = graph.op("Concat", told, "h_in", axis=-1)
-    reset, update = (
-        graph.op("Sigmoid", graph.linear(everything, weight, bias))
-        for weight, bias in zip(gates, gate_biases, strict=True)
-    )
-    input_n = graph.linear(told, cell.weight_ih[2 * D :], cell.bias_ih[2 * D :])
+    bias = torch.cat([cell.bias_ih[: 2 * D] + cell.bias_hh[: 2 * D], cell.bias_ih[2 * D :]])
+    of_told = torch.cat([cell.weight_ih, bias.unsqueeze(-1)], dim=-1)
+    gates = torch.cat([of_told, cell.weight_hh], dim=-1)[: 2 * D].chunk(2)
+    reset, update = (graph.op("Sigmoid", graph.linear(everything, gate)) for gate in gates)
     hidden_n = graph.linear("h_in", cell.weight_hh[2 * D :], cell.bias_hh[2 * D :])
-    candidate = graph.op("Tanh", graph.op("Add", input_n, graph.op("Mul", reset, hidden_n)))
+    kept_n = graph.op("Mul", reset, hidden_n)
+    candidate = graph.op("Tanh", graph.linear(told, of_told[2 * D :], kept_n))
     difference = graph.op("Sub", "h_in", candidate)
     h = graph.op("Add", candidate, graph.op("Mul", update, difference))
     seen = graph.op("Concat", h, "embedding_t", axis=-1) if with_embedding else h
     head_in = graph.linear(seen, first.weight, first.bias)
     z = _draw(rssm.latent, graph, graph.silu(head_in) if rssm.silu else graph.op("Relu", head_in), out)
-    widths = {"h_in": D, "z_in": Z, "known_ahead_t": model.dims.action + model.dims.known, "noise_t": Z}
+    widths = {"h_in": D, "z_in": Z, "known_ahead_t": model.dims.action + model.dims.known + 1, "noise_t": Z}
     outputs = {"h_out": (h, D), "z_out": (z, Z)}
     if with_embedding:
         widths["embedding_t"] = Z
@@ -136,9 +136,11 @@ def _scan(graph: GraphBuilder, body: onnx.GraphProto, states: list[str], scanned
 
 
 def _known_ahead(model: UrbanWorldModel, graph: GraphBuilder) -> str:
-    """Return the GRU's input beside z, hours first."""
-    joined = graph.op("Concat", "action", "known", axis=-1) if model.dims.known else "action"
-    return graph.swap_batch_and_hours(joined)
+    """Return the GRU's input beside z, and a one for its biases, hours first."""
+    one_each = graph.op("Concat", graph.op("Shape", "action", end=2), graph.integers(1), axis=0)
+    ones = graph.op("Expand", graph.weight(1.0), one_each)
+    known = ["action", "known"] if model.dims.known else ["action"]
+    return graph.swap_batch_and_hours(graph.op("Concat", *known, ones, axis=-1))
 
 
 def _noise(model: UrbanWorldModel, graph: GraphBuilder) -> str:
