@@ -18,13 +18,16 @@ README = DOCUMENTS[0].read_text("utf-8")
 VERBS = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
-def environment_names() -> set[str]:
-    names = set()
+def names_by_setting() -> dict[str, set[str]]:
+    names = {}
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        choices = getattr(alias, "choices", [alias or f"URBANWM_{name.upper()}"])
-        names.update(str(choice) for choice in choices)
+        names[name] = {str(one) for one in getattr(alias, "choices", [alias or f"URBANWM_{name.upper()}"])}
     return names
+
+
+def environment_names() -> set[str]:
+    return set().union(*names_by_setting().values())
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -48,13 +51,14 @@ def test_the_readme_s_request_is_valid():
     assert parse_strict(Scenario, json.loads(body[1])).policy.car_free_ratio == 0.3
 
 
-def test_every_variable_of_the_example_file_is_read():
+def test_the_example_file_lists_every_setting_and_nothing_that_is_not_read():
     named = set(
         re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text("utf-8"), re.MULTILINE)
     )
     compose = set(re.findall(r"\$\{([A-Z0-9_]+)", (ROOT / "docker-compose.yml").read_text("utf-8")))
     credentials = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     assert named <= environment_names() | compose | credentials
+    assert [setting for setting, names in names_by_setting().items() if not names & named] == []
 
 
 def test_the_compose_file_names_no_secret_and_every_service_can_start():
