@@ -45,6 +45,15 @@ class _Choice(NamedTuple):
     smoothing_hours: float
 
 
+class SharedTarget(NamedTuple):
+    """What all cities' windows say together of one target; the fields are those of `Shared`."""
+
+    penalty: Double
+    smoothing_hours: float
+    pooled: Regression
+    unseen: Regression
+
+
 class Shared(NamedTuple):
     """What all cities' windows say together, target by target."""
 
@@ -55,6 +64,12 @@ class Shared(NamedTuple):
     """Row 0 from everything, row 1 + k without fold k."""
     unseen: Regressions
     """One row, for a city never seen."""
+
+    @classmethod
+    def of(cls, targets: Sequence[SharedTarget]) -> Shared:
+        """Put the targets side by side."""
+        penalty, smoothing_hours, pooled, unseen = zip(*targets, strict=True)
+        return cls(penalty, smoothing_hours, pooled, Regressions.of(unseen))
 
 
 class CityFit(NamedTuple):
@@ -78,7 +93,8 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
         spec: What their columns mean.
     """
     columns = DirectColumns(spec)
-    shared = share(add_sums(series.values(), columns, pooled_windows(len(series))), columns)
+    pooled = add_sums(series.values(), columns, pooled_windows(len(series)))
+    shared = Shared.of([share(sums, columns, target) for target, sums in enumerate(pooled)])
     fits = {name: fit_city(city, columns, shared, alone=len(series) == 1) for name, city in series.items()}
     return join(series, columns, shared, fits)
 
@@ -93,18 +109,15 @@ def add_sums(cities: Iterable[CitySeries], columns: DirectColumns, most: int) ->
     return total_of(sums_of(city, columns, most) for city in cities)
 
 
-def share(pooled: Sequence[Sums], columns: DirectColumns) -> Shared:
-    """Choose the penalties from all cities' sums and solve for everyone, and for a city never seen."""
-    penalties, smoothing, regressions, unseen = [], [], [], []
-    for sums, name in zip(pooled, columns.spec.targets, strict=True):
-        sizes = columns.groups(name)
-        choice = _choose(sums, sizes)
-        penalties.append(_penalty(choice, sizes))
-        smoothing.append(choice.smoothing_hours)
-        regressions.append(_solved(sums, choice.smoothing_hours, penalties[-1]))
-        weights = _shape_free(sums.without(None), columns.shape_free(name))
-        unseen.append(Regression(weights, regressions[-1].variance[:1]))
-    return Shared(tuple(penalties), tuple(smoothing), tuple(regressions), Regressions.of(unseen))
+def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
+    """Choose a target's penalties from all cities' sums; solve for everyone, and for a city never seen."""
+    name = columns.spec.targets[target]
+    sizes = columns.groups(name)
+    choice = _choose(pooled, sizes)
+    penalty = _penalty(choice, sizes)
+    everyone = _solved(pooled, choice.smoothing_hours, penalty)
+    weights = _shape_free(pooled.without(None), columns.shape_free(name))
+    return SharedTarget(penalty, choice.smoothing_hours, everyone, Regression(weights, everyone.variance[:1]))
 
 
 def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone: bool) -> CityFit:
