@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.small_world import small_city, small_frame
+from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import build_series
 from urbanwm.model.config import load_experiment
 from urbanwm.pipeline import direct_jobs
@@ -92,7 +93,7 @@ def test_candidates_that_read_the_same_share_one_fit(night):
     other = tonight.plan("short", **{"training.horizon_hours": 6})
     folders = tonight.fit(tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1}), other)
     assert folders["urban"] == folders["urban@1"] != folders["short"]
-    assert tonight.pieces == 2 * ["add up", "add up", "share", "fit", "fit"]
+    assert tonight.pieces == 2 * [*2 * ["add up"], *3 * ["share"], *2 * ["fit"]]
 
 
 def test_one_city_with_one_candidate_is_left_to_its_training(night):
@@ -108,27 +109,43 @@ def test_what_is_trained_already_asks_for_no_fit(night, monkeypatch):
     assert tonight.fit(tonight.plan("urban")) == {}
 
 
-def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, monkeypatch):
+SUMS = ["sums-0.safetensors", "sums-1.safetensors"]
+SHARED = [f"shared-{target}.safetensors" for target in TARGETS]
+CITIES = ["city-city0.safetensors", "city-city1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("step", "left", "missing"),
+    [
+        ("add up", SUMS[:1], [*SUMS[1:], *SHARED, *CITIES]),
+        ("share", [*SUMS, *SHARED[:1]], [*SHARED[1:], *CITIES]),
+        ("fit", [*SHARED, *CITIES[:1]], CITIES[1:]),  # and the sums are gone
+    ],
+)
+def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, missing):
     tonight = night(2)
-    plan = tonight.plan("urban")
+    plan, folder = tonight.plan("urban"), tonight.settings.home / "night"
 
     def killed(name, work, jobs):
-        serial(name, work, jobs[:1])
-        if name == "fit":
+        first = serial(name, work, jobs[:1])
+        if name == step:
             raise KeyboardInterrupt
+        return first + serial(name, work, jobs[1:])
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_together(tonight.settings, REGISTRY, tonight.data, [plan], folder, killed)
+    (parts,) = folder.iterdir()
+    before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
+    assert sorted(before) == sorted([*left, "spec.json"])
+    made = []
+
+    def watched(name, work, jobs):
+        made.extend(job.path.name for job in jobs if not job.path.is_file())
         return serial(name, work, jobs)
 
-    monkeypatch.setattr(tonight, "spread", killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit_together(
-            tonight.settings, REGISTRY, tonight.data, [plan], tonight.settings.home / "night", killed
-        )
-    (folder,) = (tonight.settings.home / "night").iterdir()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "spec.json"}
-    assert sorted(before) == ["city-city0.safetensors", "shared.safetensors"]  # and the sums are gone
-    monkeypatch.undo()
-    monkeypatch.setattr(direct_jobs, "read_window", tonight.read_window)
-    tonight.fit(plan)
-    assert "add up" not in tonight.pieces
-    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
-    assert (folder / "city-city1.safetensors").is_file()
+    fit_together(tonight.settings, REGISTRY, tonight.data, [plan], folder, watched)
+    assert made == missing
+    after = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
+    assert sorted(after) == sorted([*SHARED, *CITIES, "spec.json"])
+    kept = set(left) - set(SUMS)
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}

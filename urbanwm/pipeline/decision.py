@@ -10,7 +10,7 @@ from pathlib import Path
 
 from urbanwm.pipeline.candidates import SEARCH, candidate_names, configured_candidates, warm_candidate
 from urbanwm.pipeline.data import NightData
-from urbanwm.pipeline.evaluation import log_data_quality
+from urbanwm.pipeline.data_quality import log_data_quality
 from urbanwm.pipeline.night_run import (
     NightKey,
     RecordedNight,
@@ -29,7 +29,6 @@ from urbanwm.pipeline.train_job import reused_outcome
 from urbanwm.pipeline.training_night import NightTraining, train_night
 from urbanwm.registry import NIGHT_TAG, FoundRun, Registry, RunLog
 from urbanwm.settings import Settings
-from urbanwm.stores import lake_of
 
 Promote = Callable[[str], PromotionOutcome]
 
@@ -72,7 +71,7 @@ def decide_night(
         settings: Where everything is; names the candidates.
         data: What the night works on.
         moment: The time for which it runs.
-        spread: Runs trainings and forecasts.
+        spread: Runs the pieces.
         promote: The gate and the promotion.
         say: Told each step as it begins.
 
@@ -96,7 +95,7 @@ def decide_night(
     )
     watch = Stopwatch()
     with open_night(registry, settings, key, data, candidates, found) as run:
-        log_data_quality(data, run, lake_of(settings))
+        log_data_quality(settings, data.window(), run.run_id, spread)
         candidates += _searched(settings, registry, data, run, folder, say)
         training = train_night(
             settings,

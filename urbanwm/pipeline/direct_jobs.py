@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 GROUPS: Final = 8
 """Parts in which the cities' sums are made, whatever the number of workers: one file of 300 MB each."""
 SPEC_FILE: Final = "spec.json"
-SHARED_FILE: Final = "shared.safetensors"
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """Some cities of a night, for one step of the fit; it names its data, and reads them where it runs.
+    """Some cities of a night, for a step of the fit on them; it names its data, and reads them where it runs.
 
     Attributes:
         settings: Where the lake is.
@@ -51,13 +50,28 @@ class FitJob:
         return self.folder / self.out
 
     @property
-    def spec(self) -> FeatureSpec:
+    def columns(self) -> DirectColumns:
         """Return what the columns mean."""
-        return FeatureSpec.from_dict(json.loads((self.folder / SPEC_FILE).read_text("utf-8")))
+        return _columns(self.folder)
 
     def series(self) -> dict[str, CitySeries]:
         """Return the training rows of its cities: the same version of the lake, the same hours."""
-        return training_series(read_window(self.window, self.settings, self.cities), self.spec)
+        return training_series(read_window(self.window, self.settings, self.cities), self.columns.spec)
+
+
+@dataclass(frozen=True)
+class ShareJob:
+    """One target of a night's fit, for what all cities say together of it.
+
+    Attributes:
+        sums: The files of all groups.
+        target: Its place in the spec.
+        path: The file that this leaves, in the folder of the spec.
+    """
+
+    sums: tuple[Path, ...]
+    target: int
+    path: Path
 
 
 def fit_together(
@@ -92,21 +106,26 @@ def fit_together(
     for own, spec in {folders[key]: spec for key, spec in specs.items()}.items():
         with written_whole(own / SPEC_FILE) as draft:
             draft.write_text(json.dumps(spec.to_dict()), "utf-8")
-        _fit(FitJob(settings, data.window(), tuple(data.records), own, SHARED_FILE), spread)
+        _fit(settings, data.window(), own, spread)
     return folders
 
 
-def _fit(everything: FitJob, spread: Spread) -> None:
-    """Add the cities up in groups, share what that says, and fit each city."""
-    names = everything.cities
+def _fit(settings: Settings, window: Mapping[str, Any], folder: Path, spread: Spread) -> None:
+    """Add the cities up in groups, share what that says target by target, and fit each city."""
+    names = tuple(window["cities"])
     parts = [
-        replace(everything, cities=names[group::GROUPS], out=out) for group, out in enumerate(_sums(names))
+        FitJob(settings, window, names[group::GROUPS], folder, f"sums-{group}.safetensors")
+        for group in range(min(GROUPS, len(names)))
     ]
-    if not everything.path.is_file():
+    sums = tuple(job.path for job in parts)
+    shares = [ShareJob(sums, target, path) for target, path in enumerate(_shared(folder, _columns(folder)))]
+    if not all(job.path.is_file() for job in shares):
         require_all(spread("add up", add_up, parts))
-    require_all(spread("share", share_out, [everything]))
+        require_all(spread("share", share_out, shares))
+    for file in sums:
+        file.unlink(missing_ok=True)
     require_all(
-        spread("fit", fit_one, [replace(everything, cities=(name,), out=_city(name)) for name in names])
+        spread("fit", fit_one, [FitJob(settings, window, (name,), folder, _city(name)) for name in names])
     )
 
 
@@ -117,21 +136,19 @@ def add_up(job: FitJob) -> Path:
 
     if not job.path.is_file():
         most = pooled_windows(len(job.window["cities"]))
-        write_sums(job.path, add_sums(job.series().values(), DirectColumns(job.spec), most))
+        write_sums(job.path, add_sums(job.series().values(), job.columns, most))
     return job.path
 
 
-def share_out(job: FitJob) -> Path:
-    """Write what all the sums say together, and remove them."""
+def share_out(job: ShareJob) -> Path:
+    """Write what all the sums say together of one target."""
     from urbanwm.training.direct_fit import share
     from urbanwm.training.direct_parts import read_sums, write_shared
     from urbanwm.training.direct_sums import total_of
 
-    files = [job.folder / name for name in _sums(job.cities)]
     if not job.path.is_file():
-        write_shared(job.path, share(total_of(map(read_sums, files)), DirectColumns(job.spec)))
-    for file in files:
-        file.unlink(missing_ok=True)
+        (total,) = total_of([read_sums(file, job.target)] for file in job.sums)
+        write_shared(job.path, share(total, _columns(job.path.parent), job.target))
     return job.path
 
 
@@ -141,10 +158,10 @@ def fit_one(job: FitJob) -> Path:
     from urbanwm.training.direct_parts import read_shared, write_city
 
     if not job.path.is_file():
-        shared = read_shared(job.folder / SHARED_FILE)
+        columns = job.columns
         (city,) = job.series().values()
         alone = len(job.window["cities"]) == 1
-        write_city(job.path, fit_city(city, DirectColumns(job.spec), shared, alone=alone))
+        write_city(job.path, fit_city(city, columns, read_shared(_shared(job.folder, columns)), alone=alone))
     return job.path
 
 
@@ -159,13 +176,19 @@ def read_fit(folder: Path, series: Mapping[str, CitySeries], spec: FeatureSpec) 
     from urbanwm.training.direct_fit import join
     from urbanwm.training.direct_parts import read_city, read_shared
 
+    columns = DirectColumns(spec)
     fits = {name: read_city(folder / _city(name)) for name in series}
-    return join(series, DirectColumns(spec), read_shared(folder / SHARED_FILE), fits)
+    return join(series, columns, read_shared(_shared(folder, columns)), fits)
 
 
-def _sums(cities: Sequence[str]) -> list[str]:
-    """Return the file of each group's sums."""
-    return [f"sums-{group}.safetensors" for group in range(min(GROUPS, len(cities)))]
+def _columns(folder: Path) -> DirectColumns:
+    """Read what the columns mean."""
+    return DirectColumns(FeatureSpec.from_dict(json.loads((folder / SPEC_FILE).read_text("utf-8"))))
+
+
+def _shared(folder: Path, columns: DirectColumns) -> list[Path]:
+    """Return the file of what all cities have in common, for each target."""
+    return [folder / f"shared-{target}.safetensors" for target in columns.spec.targets]
 
 
 def _city(name: str) -> str:

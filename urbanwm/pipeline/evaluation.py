@@ -1,9 +1,8 @@
-"""What explains a candidate's scores, stored under its run: forecasts, pictures, data quality, model card."""
+"""What explains a candidate's scores, stored under its run: forecasts, behaviour, model card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Final
 
 import pandas as pd
@@ -11,17 +10,13 @@ import pandas as pd
 from urbanwm.assumptions import load_assumptions
 from urbanwm.evaluation.verification import verify
 from urbanwm.figures import reliability
-from urbanwm.lake.reader import LakeReader
 from urbanwm.measures import measure_estimates
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.bundle_files import CARD
 from urbanwm.model_card import RELIABILITY_FIGURE, CityData, model_card
-from urbanwm.pipeline.data import NightData
 from urbanwm.pipeline.forecasts import BASELINE, REFERENCES
 from urbanwm.pipeline.outcome import Trained
 from urbanwm.pipeline.plan import Plan
-from urbanwm.quality import quality_markdown, quality_report
-from urbanwm.quality.figure import coverage_heatmap
 from urbanwm.registry import RunLog
 
 CHALLENGER: Final = "challenger"
@@ -64,16 +59,6 @@ def log_evaluation(
     run.log_json({"failures": list(failures)}, BEHAVIOUR_FILE)
     run.set_tags({BEHAVIOUR_TAG: str(len(failures))})
     _log_card(plan, run, tables, trained, failures)
-
-
-def log_data_quality(data: NightData, run: RunLog, lake: LakeReader) -> None:
-    """Store what is known of the data that a night worked on: a report and a picture per city."""
-    for name, record in data.records.items():
-        end = record.frame.index[-1].to_pydatetime() + timedelta(hours=1)
-        provenance = lake.read_provenance(name, end=end, version=data.lake_version)
-        report = quality_report(record.frame, provenance, city=name)
-        run.log_text(quality_markdown(report), f"data/{name}/quality.md")
-        run.log_figure(coverage_heatmap(record.frame, name), f"data/{name}/coverage.png")
 
 
 def _log_card(

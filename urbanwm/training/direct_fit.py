@@ -45,6 +45,15 @@ class _Choice(NamedTuple):
     smoothing_hours: float
 
 
+class SharedTarget(NamedTuple):
+    """What all cities' windows say together of one target; the fields are those of `Shared`."""
+
+    penalty: Double
+    smoothing_hours: float
+    pooled: Regression
+    unseen: Regression
+
+
 class Shared(NamedTuple):
     """What all cities' windows say together, target by target."""
 
@@ -55,6 +64,12 @@ class Shared(NamedTuple):
     """Row 0 from everything, row 1 + k without fold k."""
     unseen: Regressions
     """One row, for a city never seen."""
+
+    @classmethod
+    def of(cls, targets: Sequence[SharedTarget]) -> Shared:
+        """Put the targets side by side."""
+        penalty, smoothing_hours, pooled, unseen = zip(*targets, strict=True)
+        return cls(penalty, smoothing_hours, pooled, Regressions.of(unseen))
 
 
 class CityFit(NamedTuple):
@@ -78,7 +93,8 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
         spec: What their columns mean.
     """
     columns = DirectColumns(spec)
-    shared = share(add_sums(series.values(), columns, pooled_windows(len(series))), columns)
+    pooled = add_sums(series.values(), columns, pooled_windows(len(series)))
+    shared = Shared.of([share(sums, columns, target) for target, sums in enumerate(pooled)])
     fits = {name: fit_city(city, columns, shared, alone=len(series) == 1) for name, city in series.items()}
     return join(series, columns, shared, fits)
 
@@ -93,18 +109,15 @@ def add_sums(cities: Iterable[CitySeries], columns: DirectColumns, most: int) ->
     return total_of(sums_of(city, columns, most) for city in cities)
 
 
-def share(pooled: Sequence[Sums], columns: DirectColumns) -> Shared:
-    """Choose the penalties from all cities' sums and solve for everyone, and for a city never seen."""
-    penalties, smoothing, regressions, unseen = [], [], [], []
-    for sums, name in zip(pooled, columns.spec.targets, strict=True):
-        sizes = columns.groups(name)
-        choice = _choose(sums, sizes)
-        penalties.append(_penalty(choice, sizes))
-        smoothing.append(choice.smoothing_hours)
-        regressions.append(_solved(sums, choice.smoothing_hours, penalties[-1]))
-        weights = _shape_free(sums.without(None), columns.shape_free(name))
-        unseen.append(Regression(weights, regressions[-1].variance[:1]))
-    return Shared(tuple(penalties), tuple(smoothing), tuple(regressions), Regressions.of(unseen))
+def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
+    """Choose a target's penalties from all cities' sums; solve for everyone, and for a city never seen."""
+    name = columns.spec.targets[target]
+    sizes = columns.groups(name)
+    choice = _choose(pooled, sizes)
+    penalty = _penalty(choice, sizes)
+    everyone = _solved(pooled, choice.smoothing_hours, penalty)
+    weights = _shape_free(pooled.whole(), columns.shape_free(name))
+    return SharedTarget(penalty, choice.smoothing_hours, everyone, Regression(weights, everyone.variance[:1]))
 
 
 def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone: bool) -> CityFit:
@@ -133,13 +146,10 @@ def _solved(
     sums: Sums, smoothing_hours: float, penalty: Double, pull: Regression | None = None
 ) -> Regression:
     """Solve with all windows and without each fold, pulled to `pull` (rows of the same kind)."""
-    smooth = sums.smoothed(smoothing_hours)
-    weights, spread = [], []
-    for row, fold in enumerate((None, *range(FOLDS))):
-        towards = None if pull is None else pull.weights[row]
-        weights.append(solve(smooth.without(fold), penalty, towards))
-        spread.append(variance(sums.without(fold), penalty))
-    return Regression(np.stack(weights), np.stack(spread))
+    towards = [None] * (1 + FOLDS) if pull is None else pull.weights
+    smooth = sums.smoothed(smoothing_hours).by_row()
+    weights = [solve(row, penalty, start) for row, start in zip(smooth, towards, strict=True)]
+    return Regression(np.stack(weights), np.stack([variance(row, penalty) for row in sums.by_row()]))
 
 
 def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
@@ -157,10 +167,10 @@ def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
         return start
     leads = np.linspace(0, sums.rows.shape[2] - 1, CHOICE_LEADS).round().astype(np.int64)
     judged = Sums(*(part[:, :, leads] for part in sums))
-    smoothed = {hours: judged.smoothed(hours) for hours in SMOOTHING_HOURS}
+    rests = {hours: list(judged.smoothed(hours).by_row())[1:] for hours in SMOOTHING_HOURS}
 
     def error(choice: _Choice) -> float:
-        return _left_out_error(judged, smoothed[choice.smoothing_hours], _penalty(choice, sizes))
+        return _left_out_error(judged, rests[choice.smoothing_hours], _penalty(choice, sizes))
 
     best, least = start, error(start)
     for setting in (*varied, len(START)):
@@ -198,11 +208,10 @@ def _shape_free(sums: Sums, combined: Double) -> Double:
     return solved[None]
 
 
-def _left_out_error(sums: Sums, smooth: Sums, penalty: Double) -> float:
-    """Return the sum of squared errors over all folds, each forecast by the others."""
-    total, whole = 0.0, smooth.without(None)
-    for fold in range(FOLDS):
-        rest = Sums(*(everything - part[fold] for everything, part in zip(whole, smooth, strict=True)))
+def _left_out_error(sums: Sums, rests: Sequence[Sums], penalty: Double) -> float:
+    """Return the sum of squared errors over all folds, each forecast by the sums without it."""
+    total = 0.0
+    for fold, rest in enumerate(rests):
         weights = solve(rest, penalty)
         quadratic = (sums.gram[fold] @ weights[..., None])[..., 0] - 2.0 * sums.moment[fold]
         total += float((sums.square[fold] + (weights * quadratic).sum(axis=-1)).sum())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from urbanwm.training.direct_error import CityErrors, Excess
-from urbanwm.training.direct_fit import CityFit, Shared
+from urbanwm.training.direct_fit import CityFit, Shared, SharedTarget
 from urbanwm.training.direct_sums import Sums
 from urbanwm.training.regressions import Regression, Regressions
 from urbanwm.whole_file import written_whole
@@ -24,32 +25,23 @@ def write_sums(path: Path, targets: list[Sums]) -> None:
     _write(path, {f"{name}.{i}": part for i, sums in enumerate(targets) for name, part in _fields(sums)})
 
 
-def read_sums(path: Path) -> list[Sums]:
-    """Read what `write_sums` wrote."""
-    arrays = load_file(path)
-    number = len(arrays) // len(Sums._fields)
-    return [Sums(*(arrays[f"{name}.{i}"] for name in Sums._fields)) for i in range(number)]
+def read_sums(path: Path, target: int) -> Sums:
+    """Read one target's sums of what `write_sums` wrote, without the others'."""
+    with safe_open(path, "np") as file:
+        return Sums(*(file.get_tensor(f"{name}.{target}") for name in Sums._fields))
 
 
-def write_shared(path: Path, shared: Shared) -> None:
-    """Write what all cities have in common."""
-    arrays = {f"penalty.{i}": part for i, part in enumerate(shared.penalty)}
-    arrays |= {
-        f"pooled_{name}.{i}": part for i, one in enumerate(shared.pooled) for name, part in _fields(one)
-    }
-    _write(path, {"smoothing_hours": np.array(shared.smoothing_hours), **arrays, **_of(shared.unseen)})
+def write_shared(path: Path, shared: SharedTarget) -> None:
+    """Write what all cities have in common in one target."""
+    pooled = {f"pooled_{name}": part for name, part in _fields(shared.pooled)}
+    unseen = {f"unseen_{name}": part for name, part in _fields(shared.unseen)}
+    smoothing = np.array([shared.smoothing_hours])
+    _write(path, {"penalty": shared.penalty, "smoothing_hours": smoothing, **pooled, **unseen})
 
 
-def read_shared(path: Path) -> Shared:
-    """Read what `write_shared` wrote."""
-    arrays = load_file(path)
-    smoothing = tuple(arrays["smoothing_hours"].tolist())
-    penalty = tuple(arrays[f"penalty.{i}"] for i in range(len(smoothing)))
-    pooled = tuple(
-        Regression(*(arrays[f"pooled_{name}.{i}"] for name in Regression._fields))
-        for i in range(len(smoothing))
-    )
-    return Shared(penalty, smoothing, pooled, _regressions(arrays, len(smoothing)))
+def read_shared(paths: Iterable[Path]) -> Shared:
+    """Read what `write_shared` wrote, one file per target."""
+    return Shared.of([_shared(load_file(path)) for path in paths])
 
 
 def write_city(path: Path, fit: CityFit) -> None:
@@ -65,6 +57,14 @@ def read_city(path: Path) -> CityFit:
     excess = Excess(*(arrays[f"excess_{name}"] for name in Excess._fields))
     errors = CityErrors(arrays["cells"], arrays["centre"], excess, arrays["strange"])
     return CityFit(_regressions(arrays, len(errors.cells)), errors)
+
+
+def _shared(arrays: Arrays) -> SharedTarget:
+    pooled, unseen = (
+        Regression(*(arrays[f"{rows}_{name}"] for name in Regression._fields))
+        for rows in ("pooled", "unseen")
+    )
+    return SharedTarget(arrays["penalty"], float(arrays["smoothing_hours"][0]), pooled, unseen)
 
 
 def _fields(part: Sums | Regression | CityErrors | Excess) -> list[tuple[str, NDArray[Any]]]:
