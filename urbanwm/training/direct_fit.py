@@ -116,7 +116,7 @@ def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
     choice = _choose(pooled, sizes)
     penalty = _penalty(choice, sizes)
     everyone = _solved(pooled, choice.smoothing_hours, penalty)
-    weights = _shape_free(pooled.without(None), columns.shape_free(name))
+    weights = _shape_free(pooled.whole(), columns.shape_free(name))
     return SharedTarget(penalty, choice.smoothing_hours, everyone, Regression(weights, everyone.variance[:1]))
 
 
@@ -146,13 +146,10 @@ def _solved(
     sums: Sums, smoothing_hours: float, penalty: Double, pull: Regression | None = None
 ) -> Regression:
     """Solve with all windows and without each fold, pulled to `pull` (rows of the same kind)."""
-    smooth = sums.smoothed(smoothing_hours)
-    weights, spread = [], []
-    for row, fold in enumerate((None, *range(FOLDS))):
-        towards = None if pull is None else pull.weights[row]
-        weights.append(solve(smooth.without(fold), penalty, towards))
-        spread.append(variance(sums.without(fold), penalty))
-    return Regression(np.stack(weights), np.stack(spread))
+    towards = [None] * (1 + FOLDS) if pull is None else pull.weights
+    smooth = sums.smoothed(smoothing_hours).by_row()
+    weights = [solve(row, penalty, start) for row, start in zip(smooth, towards, strict=True)]
+    return Regression(np.stack(weights), np.stack([variance(row, penalty) for row in sums.by_row()]))
 
 
 def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
@@ -170,10 +167,10 @@ def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
         return start
     leads = np.linspace(0, sums.rows.shape[2] - 1, CHOICE_LEADS).round().astype(np.int64)
     judged = Sums(*(part[:, :, leads] for part in sums))
-    smoothed = {hours: judged.smoothed(hours) for hours in SMOOTHING_HOURS}
+    rests = {hours: list(judged.smoothed(hours).by_row())[1:] for hours in SMOOTHING_HOURS}
 
     def error(choice: _Choice) -> float:
-        return _left_out_error(judged, smoothed[choice.smoothing_hours], _penalty(choice, sizes))
+        return _left_out_error(judged, rests[choice.smoothing_hours], _penalty(choice, sizes))
 
     best, least = start, error(start)
     for setting in (*varied, len(START)):
@@ -211,11 +208,10 @@ def _shape_free(sums: Sums, combined: Double) -> Double:
     return solved[None]
 
 
-def _left_out_error(sums: Sums, smooth: Sums, penalty: Double) -> float:
-    """Return the sum of squared errors over all folds, each forecast by the others."""
-    total, whole = 0.0, smooth.without(None)
-    for fold in range(FOLDS):
-        rest = Sums(*(everything - part[fold] for everything, part in zip(whole, smooth, strict=True)))
+def _left_out_error(sums: Sums, rests: Sequence[Sums], penalty: Double) -> float:
+    """Return the sum of squared errors over all folds, each forecast by the sums without it."""
+    total = 0.0
+    for fold, rest in enumerate(rests):
         weights = solve(rest, penalty)
         quadratic = (sums.gram[fold] @ weights[..., None])[..., 0] - 2.0 * sums.moment[fold]
         total += float((sums.square[fold] + (weights * quadratic).sum(axis=-1)).sum())

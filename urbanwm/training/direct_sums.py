@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,12 +51,16 @@ class Sums(NamedTuple):
         for total, part in zip(self, more, strict=True):
             np.add(total, part, out=total)
 
-    def without(self, fold: int | None) -> Sums:
-        """Return the sums over all folds but one (None: over all), `(24, L, …)`."""
-        whole = (part.sum(axis=0) for part in self)
-        if fold is None:
-            return Sums(*whole)
-        return Sums(*(total - part[fold] for total, part in zip(whole, self, strict=True)))
+    def whole(self) -> Sums:
+        """Return the sums over all folds, `(24, L, …)`."""
+        return Sums(*(part.sum(axis=0) for part in self))
+
+    def by_row(self) -> Iterator[Sums]:
+        """Give the sums for each row of a fit, `(24, L, …)`: over all folds, then without each fold."""
+        whole = self.whole()
+        yield whole
+        for fold in range(FOLDS):
+            yield Sums(*(total - part[fold] for total, part in zip(whole, self, strict=True)))
 
     def smoothed(self, hours: float) -> Sums:
         """Return sums in which every hour of the day borrows from its neighbours."""
