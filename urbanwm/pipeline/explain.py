@@ -60,9 +60,15 @@ class PicturesJob:
 
 def explain(candidates: Sequence[ExplainJob], spread: Spread) -> None:
     """Store what explains the candidates' scores; the cities' pictures are pieces of their own."""
-    pictures = [PicturesJob(work, city) for work in candidates for city in work.job.window["cities"]]
-    require_all(spread("draw", draw_city, pictures))
-    require_all(spread("explain", explain_candidate, candidates))
+    # One set of pieces: while a worker writes the only candidate's card, the others draw.
+    pieces: list[ExplainJob | PicturesJob] = list(candidates)
+    pieces += [PicturesJob(work, city) for work in candidates for city in work.job.window["cities"]]
+    require_all(spread("explain", explain_piece, pieces))
+
+
+def explain_piece(piece: ExplainJob | PicturesJob) -> str:
+    """Do one piece, whichever it is."""
+    return explain_candidate(piece) if isinstance(piece, ExplainJob) else draw_city(piece)
 
 
 def draw_city(picture: PicturesJob) -> str:
