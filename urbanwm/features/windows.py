@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,15 @@ class Windows:
     def horizon_hours(self) -> int:
         """Return H."""
         return int(self.observed.shape[1]) - self.context_hours
+
+    @classmethod
+    def arrays(cls) -> list[str]:
+        """Return the names of the fields that have a row for each window."""
+        return [field.name for field in fields(cls) if field.name != "context_hours"]
+
+    def rows(self, which: slice) -> Windows:
+        """Return some of the windows."""
+        return replace(self, **{name: getattr(self, name)[which] for name in self.arrays()})
 
     def __len__(self) -> int:
         """Return B."""

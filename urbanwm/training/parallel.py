@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,9 +39,7 @@ class Workers:
         """Return every `count`-th window of a batch that all processes drew alike."""
         if self.count == 1:
             return windows
-        rows = slice(self.rank, None, self.count)
-        names = [field.name for field in fields(windows) if field.name != "context_hours"]
-        return replace(windows, **{name: getattr(windows, name)[rows] for name in names})
+        return windows.rows(slice(self.rank, None, self.count))
 
     def share_noise(self, noise: torch.Tensor) -> torch.Tensor:
         """Return the noise `(B, T, Z)` of the windows that `share` returns."""

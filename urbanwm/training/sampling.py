@@ -110,14 +110,17 @@ class Sampler:
         by_city = [self._origins[drawn[self._city[drawn] == city]] for city in range(len(self._series))]
         if recipe.signal_dropout == 0.0:
             return cut_windows(list(zip(self._series, by_city, strict=True)), recipe)
-        return join_windows([self._hidden(city, own) for city, own in enumerate(by_city) if len(own)])
-
-    def _hidden(self, city: int, origins: Origins) -> Windows:
-        """Cut one city's windows and hide signals, from the direct forecast too."""
-        recipe = self._recipe
-        windows = self._bare[city].windows(origins, recipe.context_hours, recipe.horizon_hours)
+        windows = cut_windows(list(zip(self._bare, by_city, strict=True)), recipe)
         hidden = hide_signals(windows, self._spec, recipe.signal_dropout, self._random)
-        return self._series[city].with_direct(hidden, origins)
+        # From the direct forecast too, in which each city has weights of its own.
+        ends = np.cumsum([len(origins) for origins in by_city])
+        return join_windows(
+            [
+                series.with_direct(hidden.rows(slice(end - len(origins), end)), origins)
+                for series, origins, end in zip(self._series, by_city, ends, strict=True)
+                if len(origins)
+            ]
+        )
 
     @property
     def state(self) -> dict[str, Any]:
@@ -144,8 +147,7 @@ def join_windows(pieces: list[Windows]) -> Windows:
     """Join windows of one length along the batch axis."""
     if len(pieces) == 1:
         return pieces[0]
-    names = [name for name in Windows.__dataclass_fields__ if name != "context_hours"]
-    joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in names}
+    joined = {name: np.concatenate([getattr(one, name) for one in pieces]) for name in Windows.arrays()}
     return Windows(**joined, context_hours=pieces[0].context_hours)
 
 
