@@ -84,7 +84,8 @@ class Settings(BaseSettings):
     workers: int = Field(default=4, ge=1, le=256)
     """Cities fetched at the same time: threads, or processes of a local Dask cluster."""
     dask_scheduler: str | None = Field(default=None)
-    """Address of a running Dask scheduler (tcp://host:8786); unset: a local cluster for the run."""
+    """Address of a running Dask scheduler (tcp://host:8786) whose workers have one thread each, since torch's
+    random numbers belong to a process; unset: a local cluster for the run."""
     gate_margin: float = Field(default=0.02, ge=0, le=0.5)
     """Relative loss on one signal that still counts as "not worse" at promotion."""
     gate_confidence: float = Field(default=0.95, gt=0.5, lt=1)

@@ -40,32 +40,34 @@ WORKER = textwrap.dedent(
     behaviour_jobs.behaviour_failures = lambda *arguments: []
     night.write_night_report = lambda settings, *rest: settings.home / "report.html"
     print("READY", flush=True)
-    report = run_nightly(settings_below(Path(sys.argv[1])), as_of=datetime.fromisoformat(sys.argv[2]))
+    settings = settings_below(Path(sys.argv[1]), int(sys.argv[3]))
+    report = run_nightly(settings, as_of=datetime.fromisoformat(sys.argv[2]))
     print("DONE", report.status, *report.errors, flush=True)
     """
 )
 
 
-def settings_below(folder):
+def settings_below(folder, workers=1):
     return small_night(
         folder,
         {"smallville": 3},
         history_days=45,
         training_steps=4,
         candidates=["urban"],
+        night_workers=workers,
         # Whoever is not worse by half may serve, so that promotions happen under the kills.
         gate_margin=0.5,
     )
 
 
-def start(folder: Path, moment: datetime) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-c", WORKER, str(folder), moment.isoformat()]
+def start(folder: Path, moment: datetime, workers: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-c", WORKER, str(folder), moment.isoformat(), str(workers)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
 
 
-def killed_after(folder: Path, moment: datetime, seconds: float) -> bool:
+def killed_after(folder: Path, moment: datetime, seconds: float, workers: int) -> bool:
     """Run a night, kill it `seconds` after it was ready, and return whether it had ended by then."""
-    worker = start(folder, moment)
+    worker = start(folder, moment, workers)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "READY\n"
     time.sleep(seconds)
@@ -85,12 +87,12 @@ def assert_sound(folder: Path) -> None:
         Bundle.load(ChampionCache(settings.cache_dir, registry).sync().path).smoke_test()
 
 
-def kill_repeatedly(folder: Path, times: int, seed: int) -> None:
+def kill_repeatedly(folder: Path, times: int, seed: int, workers: int = 1) -> None:
     generator = np.random.default_rng(seed)
     for _ in range(times):
-        killed_after(folder, FIRST, float(generator.uniform(0.0, SECONDS_OF_A_NIGHT)))
+        killed_after(folder, FIRST, float(generator.uniform(0.0, SECONDS_OF_A_NIGHT)), workers)
         assert_sound(folder)
-    output, _ = start(folder, FIRST).communicate(timeout=600)
+    output, _ = start(folder, FIRST, workers).communicate(timeout=600)
     assert "DONE" in output, output
     assert "failed" not in output
     assert_sound(folder)
@@ -104,12 +106,13 @@ def kill_repeatedly(folder: Path, times: int, seed: int) -> None:
     assert (finished["train"], finished["night"]) == (len(trained), 1)
 
 
-def test_a_night_that_is_killed_is_finished_by_the_next_one(tmp_path):
-    kill_repeatedly(tmp_path, times=1, seed=5)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_night_that_is_killed_is_finished_by_the_next_one(tmp_path, workers):
+    kill_repeatedly(tmp_path, times=1, seed=5, workers=workers)
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("asked_for")
 def test_thirty_kills_in_five_homes_leave_one_champion_and_no_double_work(tmp_path):
     for home in range(5):
-        kill_repeatedly(tmp_path / str(home), times=6, seed=200 + home)
+        kill_repeatedly(tmp_path / str(home), times=6, seed=200 + home, workers=1 + home % 2)
