@@ -22,7 +22,7 @@ from urbanwm.training.sampling import Origins, Split, cut_windows
 
 WINDOWS_PER_PASS = 64
 MAXIMUM_WINDOWS = 40_000
-"""Held-out windows of all cities together, a few dozen cities' all hours; of more cities they are thinned."""
+"""Held-out windows of all cities together, all of some hundred cities'; of more they are thinned."""
 SCORED_WINDOWS = 2_500
 """Those that are scored during training, again and again: all of some thirty cities'."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
