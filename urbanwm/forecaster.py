@@ -277,12 +277,7 @@ def _forecast_reasons(history: pd.DataFrame | None, spec: FeatureSpec, origin: d
 
 def _repeat(windows: Windows, times: int) -> Windows:
     """Return every window `times` times in a row."""
-    arrays = {
-        name: np.repeat(getattr(windows, name), times, axis=0)
-        for name in Windows.__dataclass_fields__
-        if name != "context_hours"
-    }
-    return Windows(**arrays, context_hours=windows.context_hours)
+    return windows.each(lambda array: np.repeat(array, times, axis=0))
 
 
 def _quantiles(output: Float) -> Float:

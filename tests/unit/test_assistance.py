@@ -7,7 +7,6 @@ import json
 import stat
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Client
@@ -17,6 +16,7 @@ import pytest
 import torch
 
 from tests.small_world import small_experiment, small_series
+from tests.waiting import eventually
 from urbanwm.model.config import ModelDims
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training import assistance, train
@@ -46,13 +46,6 @@ def helper_of(word, assistants):
                 assistants.close()
             else:
                 helper.kill()
-
-
-def eventually(holds):
-    deadline = time.monotonic() + 60.0
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
 from urbanwm.errors import DataUnavailable
 from urbanwm.pipeline.spread import local_spread, require_all, serial
 from urbanwm.settings import load_settings
@@ -55,13 +56,6 @@ with local_spread(load_settings().model_copy(update={"night_workers": 2})) as sp
 def alive(pid):
     status = Path(f"/proc/{pid}/status")
     return status.is_file() and "State:\tZ" not in status.read_text()
-
-
-def eventually(holds):
-    deadline = time.monotonic() + 60.0
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +58,14 @@ class Windows:
         """Return the names of the fields that have a row for each window."""
         return [field.name for field in fields(cls) if field.name != "context_hours"]
 
+    def each(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Windows:
+        """Return the windows with every array changed."""
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in self.arrays()}
+        return replace(self, **changed)
+
     def rows(self, which: slice) -> Windows:
         """Return some of the windows."""
-        return replace(self, **{name: getattr(self, name)[which] for name in self.arrays()})
+        return self.each(lambda array: array[which])
 
     def __len__(self) -> int:
         """Return B."""

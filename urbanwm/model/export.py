@@ -6,7 +6,6 @@ import copy
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,10 @@ def _example(model: UrbanWorldModel, spec: FeatureSpec) -> dict[str, Any]:
     double = copy.deepcopy(model).double()
     for seed in range(EXAMPLE_SEED, EXAMPLE_SEED + EXAMPLE_TRIES):
         batch, noise = _random_inputs(model, spec, seed)
-        answers, exact = _answers(model, batch, noise), _answers(double, _in_double(batch), noise.double())
+        answers, exact = (
+            _answers(model, batch, noise),
+            _answers(double, batch.each(Tensor.double), noise.double()),
+        )
         if all(_close(answers[name], exact[name]) for name in answers):
             break
     inputs = {name: getattr(batch, name) for name in ("observed", "observed_mask", "known", "action", "skip")}
@@ -142,11 +144,6 @@ def _answers(model: UrbanWorldModel, batch: Batch, noise: Tensor) -> dict[str, T
     """Return the belief at the origin and the forecast."""
     state, path = model.start(batch, noise[:, : batch.context_hours]), model.forecast(batch, noise)
     return {"h": state.h, "z": state.z, "output": path.output, "h_path": path.h, "z_path": path.z}
-
-
-def _in_double(batch: Batch) -> Batch:
-    names = [field.name for field in fields(batch) if field.name != "context_hours"]
-    return replace(batch, **{name: getattr(batch, name).double() for name in names})
 
 
 def _close(answer: Tensor, exact: Tensor) -> bool:

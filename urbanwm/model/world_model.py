@@ -6,8 +6,9 @@ J skip features per target, D = width of h, Z = width of z, Q quantiles (1 for t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +54,18 @@ class Batch:
     @classmethod
     def of(cls, windows: Windows, device: torch.device | str = "cpu") -> Batch:
         """Copy windows to a device."""
-        names = [field.name for field in fields(cls) if field.name != "context_hours"]
-        tensors = {name: torch.as_tensor(getattr(windows, name), device=device) for name in names}
+        tensors = {name: torch.as_tensor(getattr(windows, name), device=device) for name in cls.names()}
         return cls(**tensors, context_hours=windows.context_hours)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of the tensors, each with a row for each window."""
+        return [field.name for field in fields(cls) if field.name != "context_hours"]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with every tensor changed."""
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in self.names()}
+        return replace(self, **changed)
 
 
 class Imagined(NamedTuple):

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
@@ -220,7 +220,7 @@ def _request(
         "step": piece.step,
         "context_hours": piece.batch.context_hours,
     }
-    windows = {name: getattr(piece.batch, name) for name in _windows()}
+    windows = {name: getattr(piece.batch, name) for name in Batch.names()}
     weights = {f"{WEIGHTS}{name}": value for name, value in model.state_dict().items()}
     return document, {"noise": piece.noise, **windows, **weights}
 
@@ -231,13 +231,9 @@ def _read_piece(model: UrbanWorldModel, document: Mapping[str, Any], tensors: di
         name.removeprefix("weights."): tensors[name] for name in tensors if name.startswith("weights.")
     }
     model.load_state_dict(weights)
-    windows = {name: tensors[name] for name in _windows()}
+    windows = {name: tensors[name] for name in Batch.names()}
     batch = Batch(**windows, context_hours=document["context_hours"])
     return Piece(batch, tensors["noise"], document["seed"], document["step"])
-
-
-def _windows() -> list[str]:
-    return [field.name for field in fields(Batch) if field.name != "context_hours"]
 
 
 def _send(connection: Connection, document: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:

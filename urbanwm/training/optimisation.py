@@ -69,11 +69,6 @@ class AdamW:
             grad_scale=scale,
         )
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for value in self.parameters.values():
-            value.grad = None
-
 
 class AveragedWeights:
     """An exponential moving average of a model's parameters; with decay 0, the parameters themselves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -58,14 +58,13 @@ class Slope(NamedTuple):
 
 def cut(batch: Batch, noise: Tensor, step: int, pieces: int) -> list[Piece]:
     """Cut a batch into pieces of every n-th window; at most as many as it has windows."""
-    found = []
-    names = [field.name for field in fields(batch) if field.name != "context_hours"]
+
+    def piece(rows: slice) -> Piece:
+        own = batch.each(lambda tensor: tensor[rows].contiguous())
+        return Piece(own, noise[rows].contiguous(), int(torch.randint(SEED_LIMIT, ())), step)
+
     count = min(pieces, len(noise))
-    for first in range(count):
-        rows = slice(first, None, count)
-        own = replace(batch, **{name: getattr(batch, name)[rows].contiguous() for name in names})
-        found.append(Piece(own, noise[rows].contiguous(), int(torch.randint(SEED_LIMIT, ())), step))
-    return found
+    return [piece(slice(first, None, count)) for first in range(count)]
 
 
 def slope(loss: LossFunction, model: UrbanWorldModel, piece: Piece, recipe: TrainingConfig) -> Slope:
@@ -78,7 +77,6 @@ def slope(loss: LossFunction, model: UrbanWorldModel, piece: Piece, recipe: Trai
             losses = loss(piece.batch, piece.noise, recipe, piece.step)
         losses.total.backward()  # type: ignore[no-untyped-call]
     gradient = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-    model.zero_grad()
     parts = {name: float(value.detach()) for name, value in losses.parts.items()}
     return Slope(float(losses.total.detach()), parts, gradient)
 
