@@ -2,7 +2,7 @@
 
     python -m benchmarks.night                     # 8 simulated cities, two candidates of 60 steps
     python -m benchmarks.night --cities 2 --steps 5
-    python -m benchmarks.night --candidates urban --steps 500 --history-days 400  # a first night
+    python -m benchmarks.night --candidates urban --steps 250 --history-days 400  # a first night
 
 Prints one JSON document: per number of workers the seconds of each step and of the night, the ratio of the
 nights, and whether both gave the same scores to the last digit. Every night starts from an empty home, runs

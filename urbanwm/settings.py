@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     candidates: Annotated[list[str], NoDecode] = Field(default=[])
     """What a night trains, comma-separated: `EXPERIMENT`, `EXPERIMENT@SEED`, `warm` (from the champion),
     `search` (the best of a search); empty: the experiment above and `warm`."""
-    warm_start_steps: int = Field(default=100, ge=1)
+    warm_start_steps: int = Field(default=50, ge=1)
     """Optimiser steps of a candidate that starts from the champion's weights."""
     search_minutes: float = Field(default=0.0, ge=0)
     """Time of the night's search for better settings, minutes; 0: none."""
