@@ -22,6 +22,7 @@ SMALL_TRAINING = {
     "training.context_hours": 12,
     "training.horizon_hours": 12,
     "training.validate_every": 2,
+    "training.patience": 8,
     "training.checkpoint_every": 2,
     "training.log_every": 2,
     "training.warmup_steps": 2,

@@ -141,7 +141,7 @@ class TestAssistants:
             assert helper.stdout.read() == "2\n"
 
     def test_a_training_is_the_same_with_an_assistant_and_with_one_that_is_killed(self, tmp_path):
-        world, word, asked = World(training__steps=30, training__patience=30), tmp_path / "word.json", itertools.count()
+        world, word, asked = World(training__steps=30), tmp_path / "word.json", itertools.count()
         alone = world.train(tmp_path / "alone")
         with open_to_assistants(word) as assistants, helper_of(word, assistants) as helper:
 
