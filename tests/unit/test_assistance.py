@@ -12,6 +12,7 @@ from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Client
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,10 +20,12 @@ from tests.small_world import small_experiment, small_series
 from tests.waiting import eventually
 from urbanwm.model.config import ModelDims
 from urbanwm.model.world_model import Batch, UrbanWorldModel
-from urbanwm.training import assistance, train
+from urbanwm.training import assistance, train, validation
 from urbanwm.training.assistance import Assistants, assist, open_to_assistants
 from urbanwm.training.pieces import cut, loss_function, mean, slope
-from urbanwm.training.step import slopes_here
+from urbanwm.training.sampling import split_origins
+from urbanwm.training.team import SOLO
+from urbanwm.training.validation import HeldOut, forecast_held_out
 from urbanwm.training.warm_start import weights_digest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,8 +63,9 @@ def _one_thread():
 class World:
     """A small model with dropout, a batch of seven windows with gaps, and the recipe."""
 
-    def __init__(self, **changes):
-        self.experiment = small_experiment("urban", model__dropout=0.2, training__pieces=2, **changes)
+    def __init__(self, kind="urban", **changes):
+        dropout = {"model__dropout": 0.2} if kind == "urban" else {}
+        self.experiment = small_experiment(kind, training__pieces=2, **dropout, **changes)
         self.spec, self.series = small_series(self.experiment)
         self.recipe = self.experiment.training
         torch.manual_seed(0)
@@ -79,8 +83,12 @@ class World:
     def slopes(self, assistants):
         return assistants.slopes(self.loss, self.model, self.pieces(), self.recipe)
 
-    def train(self, folder, slopes=None):
-        result = train(self.experiment, self.series, self.spec, folder, progress=False, slopes=slopes)
+    def forecasts(self, team):
+        splits = {name: split_origins(city, self.recipe) for name, city in self.series.items()}
+        return forecast_held_out(self.model, HeldOut.cut(self.series, splits, self.recipe), team)
+
+    def train(self, folder, team=SOLO):
+        result = train(self.experiment, self.series, self.spec, folder, progress=False, team=team)
         return weights_digest(dict(result.model.named_parameters()))
 
 
@@ -122,7 +130,7 @@ class TestPieces:
         rows["target_mask"] = torch.ones_like(rows["target_mask"])
         batch = Batch(**rows, context_hours=world.batch.context_hours)
         parts = [cut(batch, world.noise[:6], 0, count) for count in (1, 3)]
-        (whole,), thirds = (slopes_here(world.loss, world.model, part, world.recipe) for part in parts)
+        (whole,), thirds = (SOLO.slopes(world.loss, world.model, part, world.recipe) for part in parts)
         found = mean(thirds)
         assert found.loss == pytest.approx(whole.loss, rel=1e-5)
         for name, value in whole.gradient.items():
@@ -132,7 +140,7 @@ class TestPieces:
 class TestAssistants:
     def test_an_assistants_piece_has_the_bits_of_ones_own(self, tmp_path):
         world = World()
-        alone = world.slopes(Assistants())
+        alone = world.slopes(SOLO)
         word = tmp_path / "word.json"
         with open_to_assistants(word) as assistants, helper_of(word, assistants) as helper:
             for _ in range(2):
@@ -140,17 +148,33 @@ class TestAssistants:
             assistants.close()
             assert helper.stdout.read() == "2\n"
 
+    @pytest.mark.parametrize("kind", ["urban", "reference"])
+    def test_held_out_windows_that_an_assistant_forecasts_have_the_bits_of_ones_own(
+        self, tmp_path, monkeypatch, kind
+    ):
+        monkeypatch.setattr(validation, "WINDOWS_PER_PASS", 16)
+        world, word = World(kind), tmp_path / "word.json"
+        alone = vars(world.forecasts(SOLO))
+        with open_to_assistants(word) as assistants, helper_of(word, assistants) as helper:
+            found = vars(world.forecasts(assistants))
+            assert all(np.array_equal(found[name], alone[name]) for name in alone)
+            assert world.model.training
+            assistants.close()
+            assert int(helper.stdout.read()) > 0
+
     def test_a_training_is_the_same_with_an_assistant_and_with_one_that_is_killed(self, tmp_path):
         world, word, asked = World(training__steps=30), tmp_path / "word.json", itertools.count()
         alone = world.train(tmp_path / "alone")
         with open_to_assistants(word) as assistants, helper_of(word, assistants) as helper:
+            asked_for = assistants.slopes
 
             def slopes(*arguments):
                 if next(asked) == 10:
                     helper.kill()
-                return assistants.slopes(*arguments)
+                return asked_for(*arguments)
 
-            assert world.train(tmp_path / "helped", slopes) == alone
+            assistants.slopes = slopes
+            assert world.train(tmp_path / "helped", assistants) == alone
             assert assistants.present == 0
 
     @pytest.mark.parametrize("fault", ["gone before the request", "gone after the request", "hangs"])

@@ -231,9 +231,25 @@ def test_held_out_windows_of_many_cities_are_thinned_to_every_city_and_hour_of_t
     everything = HeldOut.cut(cities, splits, experiment.training)
     thinned = HeldOut.cut(cities, splits, experiment.training, most=len(everything) // 4)
     assert 0 < len(thinned) <= len(everything) // 4 + len(cities)
-    hours = [np.concatenate([o for _, o in half.parts]) % 24 for half in (everything, thinned)]
+    hours = [np.concatenate(list(half.origins.values())) % 24 for half in (everything, thinned)]
     assert set(hours[0]) == set(hours[1])
-    assert len(thinned.parts) >= len(cities)
+    assert all(len(origins) for origins in thinned.origins.values())
+
+
+def test_each_citys_rows_are_the_forecasts_of_its_own_windows() -> None:
+    experiment = small_experiment("urban")
+    spec, series = small_series(experiment)
+    model, (city,) = random_model(experiment, spec), series.values()
+    cities, origins = (
+        dict.fromkeys("abc", city),
+        {"a": np.arange(300, 370), "b": [], "c": np.arange(500, 503)},
+    )
+    splits = {name: SimpleNamespace(validation=np.array(origins[name], int)) for name in cities}
+    together = HeldOut.cut(cities, splits, experiment.training)
+    forecasts = forecast_held_out(model, together)
+    assert [len(forecasts.of_rows(rows).observed) for rows in together.rows.values()] == [70, 0, 3]
+    alone = forecast_held_out(model, HeldOut.cut({"c": city}, splits, experiment.training))
+    assert np.array_equal(forecasts.of_rows(together.rows["c"]).quantiles, alone.quantiles)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_minimum() -> None:

@@ -18,7 +18,7 @@ from urbanwm.registry import Registry
 
 if TYPE_CHECKING:
     from urbanwm.training import TrainResult
-    from urbanwm.training.step import Slopes
+    from urbanwm.training.team import Team
 
 ASSUMPTIONS: Final = "literature"
 CHECKPOINTS: Final = "checkpoints"
@@ -48,7 +48,7 @@ def fit(
     run_id: str,
     *,
     direct: Path | None = None,
-    slopes: Slopes | None = None,
+    team: Team | None = None,
     on_metrics: Callable[[int, dict[str, float]], None] | None = None,
     watch: Stopwatch | None = None,
 ) -> Fitted:
@@ -60,7 +60,7 @@ def fit(
         registry: Where a warm start finds its first weights.
         run_id: Noted in the bundle.
         direct: Where the direct forecast was fitted before, see `direct_jobs`; None: it is fitted now.
-        slopes: Computes the pieces of a batch; None: this process.
+        team: Computes what a training divides; None: this process.
         on_metrics: Called with the step and its metrics.
         watch: Told how long each part took.
 
@@ -72,6 +72,7 @@ def fit(
     from urbanwm.model.export import export_bundle
     from urbanwm.training import train
     from urbanwm.training.parallel import require_one_process
+    from urbanwm.training.team import SOLO
 
     require_one_process()
     laps = watch or Stopwatch()
@@ -84,7 +85,7 @@ def fit(
         spec,
         folder / CHECKPOINTS,
         direct=None if direct is None else read_fit(direct, series, spec),
-        slopes=slopes,
+        team=team or SOLO,
         on_metrics=on_metrics,
         initial_weights=_start_weights(plan.candidate, registry),
     )

@@ -37,7 +37,7 @@ from urbanwm.registry import FINISHED, ModelVersion, Registry, RunLog, directory
 from urbanwm.settings import Settings, apply_environment
 
 if TYPE_CHECKING:
-    from urbanwm.training.step import Slopes
+    from urbanwm.training.team import Team
 
 ASSUMPTIONS: Final = "literature"
 
@@ -102,7 +102,7 @@ def train_candidate(job: TrainJob) -> Trained | TrainOutcome:
     """
     apply_environment(job.settings)
     registry = Registry(job.settings)
-    with _asking_for_help(job) as slopes, job.lock:
+    with _asking_for_help(job) as team, job.lock:
         done = already_trained(registry, job.key)
         if done is not None:
             return _reused(job, registry, done)
@@ -114,7 +114,7 @@ def train_candidate(job: TrainJob) -> Trained | TrainOutcome:
         tags = plan.tags | collect_provenance().tags() | dict(job.tags)
         run = registry.start_run(f"train {job.candidate.label}", tags, job.parent_run_id)
         with run.ended_by_failure():
-            return _train(job, plan, registry, run, slopes)
+            return _train(job, plan, registry, run, team)
 
 
 def train_or_assist(job: TrainJob | AssistJob) -> Trained | TrainOutcome | None:
@@ -128,8 +128,8 @@ def train_or_assist(job: TrainJob | AssistJob) -> Trained | TrainOutcome | None:
 
 
 @contextmanager
-def _asking_for_help(job: TrainJob) -> Iterator[Slopes | None]:
-    """Give what computes the pieces of the job's batches, with idle workers where it may ask them."""
+def _asking_for_help(job: TrainJob) -> Iterator[Team | None]:
+    """Give who computes for the job, with idle workers where it may ask them."""
     if job.word is None:
         yield None
         return
@@ -137,13 +137,11 @@ def _asking_for_help(job: TrainJob) -> Iterator[Slopes | None]:
 
     host = LOOPBACK if job.settings.task_runner == "threads" else own_address()
     with open_to_assistants(job.word, host) as assistants:
-        yield assistants.slopes
+        yield assistants
 
 
-def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog, slopes: Slopes | None) -> Trained:
+def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog, team: Team | None) -> Trained:
     """Do the work of `train_candidate` inside its run."""
-    from urbanwm.training.lead_scores import validation_by_lead
-
     watch = Stopwatch()
     log_inputs(plan, run)
     reports = BatchedMetrics(run)
@@ -153,7 +151,7 @@ def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog, slopes: S
         registry,
         run.run_id,
         direct=job.direct,
-        slopes=slopes,
+        team=team,
         on_metrics=reports,
         watch=watch,
     )
@@ -161,10 +159,10 @@ def _train(job: TrainJob, plan: Plan, registry: Registry, run: RunLog, slopes: S
     reports.complete(result.history)
     run.log_folder(fitted.bundle, "bundle")
     run.log_figure(training_curves(result.history), "figures/training_curves.png")
-    by_lead = validation_by_lead(result.model, fitted.series, fitted.spec, plan.experiment.training)
     validation = min((row["val_score"] for row in result.history if "val_score" in row), default=None)
     best = {} if validation is None else {"val/best_score": validation}
-    run.log_metrics(by_lead | best | {"train/best_step": result.best_step, "train/steps": result.steps})
+    steps = {"train/best_step": result.best_step, "train/steps": result.steps}
+    run.log_metrics(result.validation | best | steps)
     watch.lap("log training")
     trained = Trained(
         label=plan.candidate.label,

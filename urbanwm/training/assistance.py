@@ -1,8 +1,9 @@
-"""Idle processes that take pieces of a running training's batches; they may come and go at any moment.
+"""Idle processes that take parts of a running training's work; they may come and go at any moment.
 
-A training listens and leaves word where. An assistant that finds it is sent the weights and a piece at every
-step and sends back the piece's gradient. That is the same whoever computes it, so the trained bits do not
-depend on whether anyone came: a piece that an assistant does not bring back is computed by the training.
+A training listens and leaves word where. An assistant that finds it is sent the weights and a piece of a
+batch, and sends back its gradient; or held-out windows, and sends back their forecasts. These are the same
+whoever computes them, so the trained bits do not depend on whether anyone came: what an assistant does not
+bring back is computed by the training.
 Messages are JSON and tensors in the safetensors format; nothing is unpickled.
 """
 
@@ -14,13 +15,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import torch
 from safetensors.torch import load, save
@@ -29,6 +30,7 @@ from torch import Tensor
 from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.memory import keep_freed_memory
+from urbanwm.training.outlook import Outlook, outlook
 from urbanwm.training.pieces import LossFunction, Piece, Slope, loss_function, slope
 from urbanwm.whole_file import written_whole
 
@@ -44,7 +46,18 @@ WEIGHTS: Final = "weights."
 LOST: Final = (OSError, EOFError, AuthenticationError)
 """What a connection raises whose other end is gone, or is not ours."""
 
+Message = tuple[dict[str, Any], dict[str, Tensor]]
+Found = TypeVar("Found")
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ask(Generic[Found]):
+    """Something to compute: as it is sent, as it is done here, and how what comes back is read."""
+
+    request: Message
+    here: Callable[[], Found]
+    read: Callable[[dict[str, Any], dict[str, Tensor]], Found]
 
 
 class Assistants:
@@ -66,46 +79,62 @@ class Assistants:
     def slopes(
         self, loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
     ) -> list[Slope]:
-        """Return the pieces' slopes in their order; each assistant takes one, this process the rest."""
-        # From the second piece on, to as many assistants as there are; the list shrinks where one is lost.
-        pairs = zip(range(1, len(pieces)), tuple(self._connections), strict=False)
-        given = {
-            place: connection
-            for place, connection in pairs
-            if self._sent(connection, model, pieces[place], recipe)
-        }
-        found = {
-            place: slope(loss, model, piece, recipe)
-            for place, piece in enumerate(pieces)
-            if place not in given
-        }
-        for place, connection in given.items():
-            found[place] = self._answer(connection) or slope(loss, model, pieces[place], recipe)
-        return [found[place] for place in range(len(pieces))]
+        """Return the slopes of a batch's pieces, in their order."""
+
+        def ask(piece: Piece) -> _Ask[Slope]:
+            request = _request(model, recipe, piece.batch, piece)
+            return _Ask(request, lambda: slope(loss, model, piece, recipe), _read_slope)
+
+        return self._shared_out(map(ask, pieces))
+
+    def outlooks(
+        self, model: UrbanWorldModel, batches: Iterable[Batch], recipe: TrainingConfig
+    ) -> list[Outlook]:
+        """Return the forecasts of a validation's passes, in their order."""
+
+        def ask(batch: Batch) -> _Ask[Outlook]:
+            return _Ask(_request(model, recipe, batch), lambda: outlook(model, batch), _read_outlook)
+
+        return self._shared_out(map(ask, batches))
+
+    def _shared_out(self, asks: Iterable[_Ask[Found]]) -> list[Found]:
+        """Return what is found, in the order asked; an assistant has one at a time, this process the rest."""
+        found: dict[int, Found] = {}
+        given: dict[Connection, tuple[int, _Ask[Found]]] = {}
+        for place, ask in enumerate(asks):
+            for connection in [one for one in given if _has_answered(one)]:
+                back, theirs = given.pop(connection)
+                found[back] = self._answer(connection, theirs)
+            free = next((one for one in tuple(self._connections) if one not in given), None)
+            if free is not None and self._sent(free, ask):
+                given[free] = place, ask
+            else:
+                found[place] = ask.here()
+        for connection, (place, ask) in given.items():
+            found[place] = self._answer(connection, ask)
+        return [found[place] for place in range(len(found))]
 
     def close(self) -> None:
         """Send everyone away."""
         for connection in list(self._connections):
             self._dismiss(connection)
 
-    def _sent(
-        self, connection: Connection, model: UrbanWorldModel, piece: Piece, recipe: TrainingConfig
-    ) -> bool:
+    def _sent(self, connection: Connection, ask: _Ask[Any]) -> bool:
         try:
-            _send(connection, *_request(model, piece, recipe))
+            _send(connection, *ask.request)
         except LOST:
             self._dismiss(connection)
             return False
         return True
 
-    def _answer(self, connection: Connection) -> Slope | None:
+    def _answer(self, connection: Connection, ask: _Ask[Found]) -> Found:
+        """Wait for what an assistant answers; where it does not, compute it here."""
         with suppress(*LOST):
             if connection.poll(ANSWER_SECONDS):
-                document, gradient = _receive(connection)
-                return Slope(document["loss"], document["parts"], gradient)
-        _LOG.warning("an assistant is gone; its piece of the batch is computed here")
+                return ask.read(*_receive(connection))
+        _LOG.warning("an assistant is gone; what it was given is computed here")
         self._dismiss(connection)
-        return None
+        return ask.here()
 
     def _dismiss(self, connection: Connection) -> None:
         connection.close()
@@ -160,7 +189,7 @@ def _let_in(door: socket.socket, key: bytes, assistants: Assistants, over: threa
 
 
 def assist(word: Path) -> int:
-    """Compute pieces for the training that left word there, until it is over; return how many."""
+    """Compute for the training that left word there, until it is over; return how many times."""
     connection = _find(word)
     if connection is None:
         return 0
@@ -171,13 +200,32 @@ def assist(word: Path) -> int:
             while connection.poll(IDLE_SECONDS):
                 document, tensors = _receive(connection)
                 made = made or _made(document)
-                model, loss, recipe = made
-                found = slope(loss, model, _read_piece(model, document, tensors), recipe)
-                _send(connection, {"loss": found.loss, "parts": found.parts}, found.gradient)
+                _send(connection, *_computed(*made, document, tensors))
                 done += 1
     finally:
         torch.set_num_threads(threads)
     return done
+
+
+def _computed(
+    model: UrbanWorldModel,
+    loss: LossFunction,
+    recipe: TrainingConfig,
+    document: Mapping[str, Any],
+    tensors: dict[str, Tensor],
+) -> Message:
+    """Return the answer to a request."""
+    weights = {
+        name.removeprefix(WEIGHTS): value for name, value in tensors.items() if name.startswith(WEIGHTS)
+    }
+    model.load_state_dict(weights)
+    windows = {name: tensors[name] for name in Batch.names()}
+    batch = Batch(**windows, context_hours=document["context_hours"])
+    if "seed" not in document:
+        return {}, outlook(model, batch)._asdict()
+    piece = Piece(batch, tensors["noise"], document["seed"], document["step"])
+    found = slope(loss, model, piece, recipe)
+    return {"loss": found.loss, "parts": found.parts}, found.gradient
 
 
 def _made(document: Mapping[str, Any]) -> tuple[UrbanWorldModel, LossFunction, TrainingConfig]:
@@ -209,31 +257,37 @@ def _leave(word: Path, document: Mapping[str, Any]) -> None:
 
 
 def _request(
-    model: UrbanWorldModel, piece: Piece, recipe: TrainingConfig
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return all that a slope depends on."""
+    model: UrbanWorldModel, recipe: TrainingConfig, batch: Batch, piece: Piece | None = None
+) -> Message:
+    """Return all that a piece's slope depends on; without a piece, all that the windows' outlook does."""
     document = {
         "model": model.config.model_dump(mode="json"),
         "dims": asdict(model.dims),
         "recipe": recipe.model_dump(mode="json"),
-        "seed": piece.seed,
-        "step": piece.step,
-        "context_hours": piece.batch.context_hours,
+        "context_hours": batch.context_hours,
     }
-    windows = {name: getattr(piece.batch, name) for name in Batch.names()}
-    weights = {f"{WEIGHTS}{name}": value for name, value in model.state_dict().items()}
-    return document, {"noise": piece.noise, **windows, **weights}
+    tensors = {name: getattr(batch, name) for name in Batch.names()}
+    tensors |= {f"{WEIGHTS}{name}": value for name, value in model.state_dict().items()}
+    if piece is not None:
+        document |= {"seed": piece.seed, "step": piece.step}
+        tensors["noise"] = piece.noise
+    return document, tensors
 
 
-def _read_piece(model: UrbanWorldModel, document: Mapping[str, Any], tensors: dict[str, Tensor]) -> Piece:
-    """Put the weights of a request into the model, and return its piece."""
-    weights = {
-        name.removeprefix("weights."): tensors[name] for name in tensors if name.startswith("weights.")
-    }
-    model.load_state_dict(weights)
-    windows = {name: tensors[name] for name in Batch.names()}
-    batch = Batch(**windows, context_hours=document["context_hours"])
-    return Piece(batch, tensors["noise"], document["seed"], document["step"])
+def _read_slope(document: dict[str, Any], tensors: dict[str, Tensor]) -> Slope:
+    return Slope(document["loss"], document["parts"], tensors)
+
+
+def _read_outlook(_: dict[str, Any], tensors: dict[str, Tensor]) -> Outlook:
+    return Outlook(**tensors)
+
+
+def _has_answered(connection: Connection) -> bool:
+    """Return whether there is something to read, be it that the other end is gone."""
+    try:
+        return connection.poll()
+    except LOST:
+        return True
 
 
 def _send(connection: Connection, document: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -241,7 +295,7 @@ def _send(connection: Connection, document: Mapping[str, Any], tensors: dict[str
     connection.send_bytes(save(tensors))
 
 
-def _receive(connection: Connection) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _receive(connection: Connection) -> Message:
     """Return a message; the tensors are copied to where the processor likes them, or sums would differ."""
     document = json.loads(connection.recv_bytes())
     return document, {name: value.clone() for name, value in load(connection.recv_bytes()).items()}

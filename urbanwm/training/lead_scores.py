@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
-from urbanwm.features import CitySeries, FeatureSpec
-from urbanwm.model.config import TrainingConfig
-from urbanwm.model.world_model import UrbanWorldModel
-from urbanwm.training.sampling import split_origins
-from urbanwm.training.validation import Forecasts, HeldOut, forecast_held_out
+from urbanwm.features import FeatureSpec
+from urbanwm.training.validation import Forecasts
 
 LEADS = {"h6": (0, 6), "h24": (6, 24), "h48": (24, 48)}
 """Lead buckets by name, as positions in the horizon: hours 1-6, 7-24 and 25-48."""
@@ -21,26 +18,20 @@ LEADS = {"h6": (0, 6), "h24": (6, 24), "h48": (24, 48)}
 Float = NDArray[np.float64]
 
 
-def validation_by_lead(
-    model: UrbanWorldModel, series: Mapping[str, CitySeries], spec: FeatureSpec, recipe: TrainingConfig
-) -> dict[str, float]:
+def errors_by_lead(forecasts: Forecasts, rows: Mapping[str, slice], spec: FeatureSpec) -> dict[str, float]:
     """Return `val/<signal>/mae_h6`, `…_h24` and `…_h48`: absolute error of the median, mean over cities.
 
     In µg/m³, MWh and 1, on the held-out blocks of the training rows that the weights were chosen by; a signal
     or bucket without a value is left out.
 
     Args:
-        model: The kept weights.
-        series: The training rows per city.
+        forecasts: By the kept weights.
+        rows: Which of them are each city's.
         spec: How they are scaled.
-        recipe: Says which blocks are held out.
     """
     errors: dict[str, list[float]] = {}
-    for name, city in series.items():
-        held_out = HeldOut.cut({name: city}, {name: split_origins(city, recipe)}, recipe)
-        if len(held_out) == 0:
-            continue
-        for key, error in _errors(forecast_held_out(model, held_out), name, spec).items():
+    for name, own in rows.items():
+        for key, error in _errors(forecasts.of_rows(own), name, spec).items():
             errors.setdefault(key, []).append(error)
     return {key: float(np.mean(values)) for key, values in errors.items()}
 

@@ -28,7 +28,7 @@ from urbanwm.training.optimisation import (
 )
 from urbanwm.training.parallel import joined
 from urbanwm.training.state import Run, TrainResult
-from urbanwm.training.step import Slopes
+from urbanwm.training.team import SOLO, Team
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def train(
     progress: bool | None = None,
     initial_weights: Mapping[str, torch.Tensor] | None = None,
     direct: DirectFit | None = None,
-    slopes: Slopes | None = None,
+    team: Team = SOLO,
 ) -> TrainResult:
     """Train the experiment's model on the series and return its best weights.
 
@@ -65,7 +65,7 @@ def train(
             Without a bar, each validation is a line of the log.
         initial_weights: Start from these parameters, by name, in place of random ones (a warm start).
         direct: What `fit_direct` returned for these series and this spec; None: it is asked now.
-        slopes: Computes the pieces of a batch (`assistance`); None, or a GPU: this process does.
+        team: Computes what can be divided (`assistance`); on a GPU this process does.
 
     Raises:
         DataUnavailable: A record is too short.
@@ -77,7 +77,7 @@ def train(
     recipe, who = experiment.training, f"{experiment.name}@{experiment.training.seed}"
     with _reproducible(recipe.seed, recipe.threads), joined() as workers:
         show = workers.leads and (_has_the_terminal() if progress is None else progress)
-        run = Run(experiment, series, spec, out_dir, initial_weights, direct, workers, slopes)
+        run = Run(experiment, series, spec, out_dir, initial_weights, direct, workers, team)
         keep_freed_memory()  # from here on: what fitting the direct forecast took is handed back
         checkpoint = latest_checkpoint(out_dir) if resume else None
         if checkpoint is not None:

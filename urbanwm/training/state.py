@@ -31,6 +31,7 @@ from urbanwm.training.checkpoint import (
 )
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
+from urbanwm.training.lead_scores import errors_by_lead
 from urbanwm.training.optimisation import (
     AdamW,
     AveragedWeights,
@@ -39,7 +40,8 @@ from urbanwm.training.optimisation import (
 from urbanwm.training.parallel import ALONE, Workers
 from urbanwm.training.pieces import loss_function
 from urbanwm.training.sampling import Sampler, split_origins
-from urbanwm.training.step import Slopes, slopes_here, take_step
+from urbanwm.training.step import take_step
+from urbanwm.training.team import SOLO, Team
 from urbanwm.training.validation import (
     SCORED_WINDOWS,
     HeldOut,
@@ -65,6 +67,7 @@ class TrainResult:
         seconds: Wall time of this call.
         history: One entry per report: `step` and the metrics of that step.
         calibration: Fitted on the held-out windows (`urbanwm.calibration`).
+        validation: Errors of the best weights on them by signal and lead (`urbanwm.training.lead_scores`).
         checkpoints: Paths by name: `best`, `final`, and the newest periodic ones by step.
         stopped_early: Whether patience ran out.
         spec: The feature spec with the fitted direct forecast: what the bundle needs.
@@ -77,6 +80,7 @@ class TrainResult:
     seconds: float
     history: list[dict[str, float]]
     calibration: dict[str, Any]
+    validation: dict[str, float]
     checkpoints: dict[str, Path]
     stopped_early: bool
     spec: FeatureSpec
@@ -95,7 +99,7 @@ class Run:
         initial_weights: Mapping[str, torch.Tensor] | None = None,
         direct: DirectFit | None = None,
         workers: Workers = ALONE,
-        slopes: Slopes | None = None,
+        team: Team = SOLO,
     ) -> None:
         self.recipe, self.out_dir, self.workers = experiment.training, out_dir, workers
         dims = ModelDims.of(spec)
@@ -124,7 +128,7 @@ class Run:
             _start_at_errors(self.model, start)
         self.model.to(self.device).train()
         self.loss = loss_function(self.model, self.recipe)
-        self.slopes = slopes if slopes and self.device.type == "cpu" else slopes_here
+        self.team = team if self.device.type == "cpu" else SOLO
         self.optimizer = AdamW(self.model, self.recipe)
         self.average = AveragedWeights(self.model, self.recipe.ema_decay)
         self.best = {name: value.clone() for name, value in self.average.values.items()}
@@ -157,7 +161,7 @@ class Run:
             recipe,
             self.step,
             self.workers,
-            self.slopes,
+            self.team,
         )
         self.average.update(self.model, self.step)
         self.step += 1
@@ -177,7 +181,7 @@ class Run:
             self.best, self.best_step = {k: v.clone() for k, v in self.average.values.items()}, self.step
             return {}
         with self._averaged():
-            forecasts = forecast_held_out(self.model, self.scored)
+            forecasts = forecast_held_out(self.model, self.scored, self.team)
             shares = [1.0] * len(TARGETS)
             if isinstance(self.model.predictor, QuantilePredictor):
                 shares = best_shares(forecasts)
@@ -263,7 +267,7 @@ class Run:
         return {name: value.to(self.device) for name, value in tensors.items()}
 
     def result(self, seconds: float) -> TrainResult:
-        """Put the best weights in the model, write `best` and `final`, and calibrate."""
+        """Put the best weights in the model, write `best` and `final`, calibrate, and score by lead."""
         document = self._document()
         if self.workers.leads:
             write_checkpoint(self.out_dir / FINAL, {"model": self.average.values}, document)
@@ -271,6 +275,7 @@ class Run:
         self.workers.wait()
         load_weights(self.model, self.best)
         self.model.to("cpu").eval()
+        calibration, validation = self._judged() if len(self.held_out) else ({}, {})
         periodic = {path.stem: path for path in sorted(self.out_dir.glob("step-*.safetensors"))}
         return TrainResult(
             model=self.model,
@@ -278,12 +283,18 @@ class Run:
             steps=self.step,
             seconds=seconds,
             history=self.history,
-            calibration=calibrate(self.model, self.held_out),
+            calibration=calibration,
+            validation=validation,
             checkpoints={"best": self.out_dir / BEST, "final": self.out_dir / FINAL, **periodic},
             stopped_early=self.stopped_early,
             spec=self.spec,
             series=self.series,
         )
+
+    def _judged(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Return the calibration of the weights in the model, and their errors by lead."""
+        forecasts = forecast_held_out(self.model, self.held_out, self.team)
+        return calibrate(forecasts), errors_by_lead(forecasts, self.held_out.rows, self.spec)
 
 
 def fingerprint(series: Mapping[str, CitySeries]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,9 +12,8 @@ from urbanwm.model.config import TrainingConfig
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.optimisation import AdamW, learning_rate
 from urbanwm.training.parallel import ALONE, Workers
-from urbanwm.training.pieces import LossFunction, Piece, Slope, cut, mean, slope
-
-Slopes = Callable[[LossFunction, UrbanWorldModel, Sequence[Piece], TrainingConfig], list[Slope]]
+from urbanwm.training.pieces import LossFunction, cut, mean
+from urbanwm.training.team import SOLO, Team
 
 
 class StepOutcome(NamedTuple):
@@ -30,13 +28,6 @@ class StepOutcome(NamedTuple):
     learning_rate: float
 
 
-def slopes_here(
-    loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
-) -> list[Slope]:
-    """Return the pieces' slopes, computed one after the other."""
-    return [slope(loss, model, piece, recipe) for piece in pieces]
-
-
 def take_step(
     loss: LossFunction,
     model: UrbanWorldModel,
@@ -46,14 +37,14 @@ def take_step(
     recipe: TrainingConfig,
     step: int,
     workers: Workers = ALONE,
-    slopes: Slopes = slopes_here,
+    team: Team = SOLO,
 ) -> StepOutcome:
-    """Move the weights once; `step` is 0-based, `noise` `(B, T, Z)`; `slopes` says who computes.
+    """Move the weights once; `step` is 0-based, `noise` `(B, T, Z)`; the team computes.
 
     Raises:
         TrainingDiverged: The loss or a gradient is not finite; the weights have not moved.
     """
-    found = mean(slopes(loss, model, cut(batch, noise, step, recipe.pieces), recipe))
+    found = mean(team.slopes(loss, model, cut(batch, noise, step, recipe.pieces), recipe))
     total = workers.mean(found.loss)
     if not math.isfinite(total):
         raise TrainingDiverged("the loss is not finite", field="loss", value=total, allowed=f"step {step}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from urbanwm.features import CitySeries, Windows
 from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.model.config import TrainingConfig
 from urbanwm.model.losses import quantile_loss
-from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.sampling import Origins, Split, cut_windows
+from urbanwm.training.team import SOLO, Team
 
 WINDOWS_PER_PASS = 64
 MAXIMUM_WINDOWS = 40_000
@@ -38,11 +38,13 @@ class HeldOut:
     They are cut when they are forecast: kept, a hundred cities' would fill 1.5 GB.
 
     Attributes:
-        parts: Series and origins of each pass.
+        series: By city.
+        origins: Of each city's windows.
         recipe: How long the windows are.
     """
 
-    parts: list[tuple[CitySeries, Origins]]
+    series: Mapping[str, CitySeries]
+    origins: Mapping[str, Origins]
     recipe: TrainingConfig
 
     @classmethod
@@ -53,26 +55,29 @@ class HeldOut:
         recipe: TrainingConfig,
         most: int = MAXIMUM_WINDOWS,
     ) -> HeldOut:
-        """Take every validation window, or every n-th of more than `most`, in passes of bounded size."""
+        """Take every validation window, or every n-th of more than `most`."""
         step = max(1, -(-sum(len(splits[name].validation) for name in series) // most))
         while np.gcd(step, HOURS_PER_DAY) > 1:  # else some hours of the day would never begin a window
             step += 1
-        origins = {name: splits[name].validation[::step] for name in series}
-        parts = [
-            (city, origins[name][first : first + WINDOWS_PER_PASS])
-            for name, city in series.items()
-            for first in range(0, len(origins[name]), WINDOWS_PER_PASS)
-        ]
-        return cls(parts, recipe)
+        return cls(series, {name: splits[name].validation[::step] for name in series}, recipe)
 
     @property
     def passes(self) -> Iterator[Windows]:
-        """Cut one pass after the other."""
-        return (cut_windows([part], self.recipe) for part in self.parts)
+        """Cut one pass of bounded size after the other, city by city."""
+        for name, origins in self.origins.items():
+            for first in range(0, len(origins), WINDOWS_PER_PASS):
+                part = self.series[name], origins[first : first + WINDOWS_PER_PASS]
+                yield cut_windows([part], self.recipe)
+
+    @property
+    def rows(self) -> dict[str, slice]:
+        """Return where each city's windows are in what is forecast of them."""
+        ends = np.cumsum([0, *(len(origins) for origins in self.origins.values())]).tolist()
+        return {name: slice(*ends[place : place + 2]) for place, name in enumerate(self.origins)}
 
     def __len__(self) -> int:
         """Return the number of windows."""
-        return sum(len(origins) for _, origins in self.parts)
+        return sum(len(origins) for origins in self.origins.values())
 
 
 @dataclass(frozen=True)
@@ -93,36 +98,31 @@ class Forecasts:
     mask: NDArray[np.float32]
     usual: NDArray[np.float32]
 
+    def of_rows(self, rows: slice) -> Forecasts:
+        """Return the forecasts of some windows."""
+        return Forecasts(*(getattr(self, field.name)[rows] for field in fields(self)))
+
     def keeping(self, shares: Sequence[float]) -> Forecasts:
         """Return the forecasts with only a share of each target's departure from the start."""
         kept = np.array(shares, dtype=np.float32)[:, None]
         return replace(self, quantiles=self.start + kept * (self.quantiles - self.start))
 
 
-def forecast_held_out(model: UrbanWorldModel, held_out: HeldOut) -> Forecasts:
-    """Forecast every held-out window from the latent means, dropout off."""
-    parts = list(_forecast(model, held_out))
-    return Forecasts(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def _forecast(model: UrbanWorldModel, held_out: HeldOut) -> Iterator[tuple[NDArray[np.float32], ...]]:
+def forecast_held_out(model: UrbanWorldModel, held_out: HeldOut, team: Team = SOLO) -> Forecasts:
+    """Forecast every held-out window, of which there is at least one; the team computes."""
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    truths: list[tuple[NDArray[np.float32], ...]] = []
+
+    def batches() -> Iterator[Batch]:
         for windows in held_out.passes:
-            noise = torch.zeros(
-                len(windows), windows.observed.shape[1], model.config.latent_dim, device=device
-            )
-            batch, ahead = Batch.of(windows, device), slice(windows.context_hours, None)
-            output = model.forecast(batch, noise).output.cpu().numpy()
-            start = output
-            if isinstance(model.predictor, QuantilePredictor):
-                direct, usual_error = (part.unsqueeze(-1) for part in model.direct(batch.skip[:, ahead]))
-                start = (direct + usual_error * model.predictor.start).cpu().numpy()
-            target, mask = windows.target[:, ahead], windows.target_mask[:, ahead]
-            yield output, start, target, mask, windows.usual[:, ahead]
-    model.train(was_training)
+            ahead = slice(windows.context_hours, None)
+            truths.append((windows.target[:, ahead], windows.target_mask[:, ahead], windows.usual[:, ahead]))
+            yield Batch.of(windows, device)
+
+    found = team.outlooks(model, batches(), held_out.recipe)
+    made = [(quantiles.numpy(), start.numpy()) for quantiles, start in found]
+    parts = [forecast + truth for forecast, truth in zip(made, truths, strict=True)]
+    return Forecasts(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def best_shares(forecasts: Forecasts) -> list[float]:
@@ -163,9 +163,8 @@ def scores(forecasts: Forecasts) -> dict[str, float]:
     return {"val_score": float(np.mean(relative)), **result} if relative else result
 
 
-def calibrate(model: UrbanWorldModel, held_out: HeldOut) -> dict[str, Any]:
+def calibrate(forecasts: Forecasts) -> dict[str, Any]:
     """Fit the calibration of the kept weights on the held-out windows; empty for a point forecast."""
-    if model.config.kind == "reference" or len(held_out) == 0:
+    if forecasts.quantiles.shape[-1] == 1:
         return {}
-    forecasts = forecast_held_out(model, held_out)
     return fit_calibration(forecasts.quantiles, np.where(forecasts.mask > 0, forecasts.observed, np.nan))

@@ -1,0 +1,49 @@
+"""Who computes for a training: this process alone, or others too (`urbanwm.training.assistance`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from urbanwm.model.config import TrainingConfig
+from urbanwm.model.world_model import Batch, UrbanWorldModel
+from urbanwm.training.outlook import Outlook, outlook
+from urbanwm.training.pieces import LossFunction, Piece, Slope, slope
+
+
+class Team(Protocol):
+    """Computes what a training divides; the bits are the same whoever is in it."""
+
+    def slopes(
+        self, loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
+    ) -> list[Slope]:
+        """Return the slopes of a batch's pieces, in their order."""
+        ...
+
+    def outlooks(
+        self, model: UrbanWorldModel, batches: Iterable[Batch], recipe: TrainingConfig
+    ) -> list[Outlook]:
+        """Return the forecasts of a validation's passes, in their order."""
+        ...
+
+
+class Solo:
+    """This process, one after the other."""
+
+    def slopes(
+        self, loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
+    ) -> list[Slope]:
+        """As `Team.slopes`."""
+        return [slope(loss, model, piece, recipe) for piece in pieces]
+
+    def outlooks(
+        self,
+        model: UrbanWorldModel,
+        batches: Iterable[Batch],
+        recipe: TrainingConfig,
+    ) -> list[Outlook]:
+        """As `Team.outlooks`."""
+        return [outlook(model, batch) for batch in batches]
+
+
+SOLO: Final = Solo()
