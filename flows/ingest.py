@@ -46,13 +46,6 @@ def gather_city_task(name: str, as_of: datetime) -> Gathered:
     return gathered
 
 
-@flow(name="gather", validate_parameters=False, persist_result=False)
-def gather(names: list[str], moment: datetime) -> list[Gathered]:
-    """Gather the cities at the same time, on whatever the task runner has."""
-    futures = [gather_city_task.submit(name, moment) for name in names]
-    return [_gathered(future) for future in futures]
-
-
 def _gathered(future: PrefectFuture[Gathered]) -> Gathered:
     """Return what a city's task brought, also when its last attempt was incomplete."""
     try:
@@ -62,7 +55,7 @@ def _gathered(future: PrefectFuture[Gathered]) -> Gathered:
 
 
 def task_runner(settings: Settings) -> TaskRunner[Any]:
-    """Return what the cities are gathered on: threads, or a Dask cluster, local or by its address.
+    """Return what tasks run on: threads, or a Dask cluster, local or by its address.
 
     Raises:
         BadInput: `dask` is set and its packages are not installed.
@@ -84,10 +77,14 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs=cluster)
 
 
-def ingest_all(names: list[str], moment: datetime) -> list[CityIngest]:
-    """Gather the cities and merge them once; one that fails is reported and the others go on."""
+def ingest_all(names: list[str], moment: datetime, runner: TaskRunner[Any]) -> list[CityIngest]:
+    """Gather the cities, as many at a time as the started runner has room for, and merge them once.
+
+    One that fails is reported and the others go on.
+    """
     settings = load_settings()
-    gathered = gather.with_options(task_runner=task_runner(settings))(names, moment)
+    futures = [runner.submit(gather_city_task, {"name": name, "as_of": moment}) for name in names]
+    gathered = [_gathered(future) for future in futures]
     return [city_ingest(report) for report in merge_cities(gathered, settings, lambda: moment)]
 
 
@@ -100,4 +97,6 @@ def ingest(cities: list[str] | None = None, as_of: str | None = None) -> list[Ci
         as_of: Run as if it were this time, ISO 8601; default: now.
     """
     moment = parse_time(as_of, "as_of") if as_of else utc_now()
-    return ingest_all(cities or nightly_city_names(load_settings()), moment)
+    settings = load_settings()
+    with task_runner(settings) as runner:
+        return ingest_all(cities or nightly_city_names(settings), moment, runner)

@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from prefect import flow
 from prefect.states import Failed, State
 
-from flows.ingest import ingest_all
+from flows.ingest import ingest_all, task_runner
 from flows.page import ProgressPage, publish
 from flows.promote import promote_task
 from flows.spread import flow_spread
@@ -34,8 +35,14 @@ def nightly(cities: list[str] | None = None, as_of: str | None = None) -> NightR
     """
     moment = parse_time(as_of, "as_of") if as_of else None
     settings = load_settings()
-    with closing(ProgressPage()) as page, flow_spread(settings) as spread:
-        steps = Steps(ingest=ingest_all, spread=spread, promote=promote_task)
+    # One runner for the whole night: a cluster's workers import everything once.
+    with (
+        closing(ProgressPage()) as page,
+        task_runner(settings) as runner,
+        flow_spread(settings, runner) as spread,
+    ):
+        ingest = partial(ingest_all, runner=runner)
+        steps = Steps(ingest=ingest, spread=spread, promote=promote_task)
         report = run_nightly(settings, cities, as_of=moment, say=page.say, steps=steps)
     publish(report, settings)
     if report.exit_code:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from prefect import flow, task
+from prefect import task
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.ingest import task_runner
 from flows.retrying import TASK_OPTIONS
 from urbanwm.pipeline.spread import Spread, caught, local_spread, require_all, serial
 from urbanwm.settings import Settings
@@ -22,36 +21,28 @@ def piece(label: str, work: Callable[[Any], Any], job: Any, here: Callable[..., 
     return found
 
 
-@flow(name="pieces", flow_run_name="{label}", validate_parameters=False, persist_result=False)
-def pieces(
-    label: str, work: Callable[[Any], Any], jobs: Sequence[Any], here: Callable[..., list[Any]]
-) -> list[Any]:
-    """Do many pieces at the same time, as far as the task runner has room; a failure stays its own."""
-    futures = [piece.submit(f"{label} {number}", work, job, here) for number, job in enumerate(jobs, start=1)]
-    return [caught(lambda future: future.result(), future) for future in futures]
-
-
 @contextmanager
-def flow_spread(settings: Settings) -> Iterator[Spread]:
+def flow_spread(settings: Settings, runner: TaskRunner[Any]) -> Iterator[Spread]:
     """Give how the settings want a night's work to be spread.
 
-    On threads, `night_workers` pieces run at a time, in processes where there are several; on Dask, each of
-    the cluster's workers takes one.
+    On Dask, each worker of the started runner's cluster takes one piece at a time; otherwise `night_workers`
+    pieces run at a time, in processes where there are several.
     """
     if settings.task_runner == "dask":
-        yield _spread(lambda: task_runner(settings), serial)
+        yield _spread(runner, serial)
         return
-    with local_spread(settings) as here:
-        yield _spread(lambda: ThreadPoolTaskRunner(max_workers=settings.night_workers), here)
+    with local_spread(settings) as here, ThreadPoolTaskRunner(settings.night_workers) as threads:
+        yield _spread(threads, here)
 
 
-def _spread(runner: Callable[[], TaskRunner[Any]], here: Spread) -> Spread:
-    """Return what runs pieces as tasks, each set of them on a runner of its own."""
+def _spread(runner: TaskRunner[Any], here: Spread) -> Spread:
+    """Return what runs pieces as tasks of the flow that it is called in; a failure stays its own."""
 
     def spread(name: str, work: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
-        if not jobs:
-            return []
-        found: list[Any] = pieces.with_options(task_runner=runner())(name, work, jobs, here)
-        return found
+        futures = [
+            runner.submit(piece, {"label": f"{name} {number}", "work": work, "job": job, "here": here})
+            for number, job in enumerate(jobs, start=1)
+        ]
+        return [caught(lambda future: future.result(), future) for future in futures]
 
     return spread
