@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from prefect import flow, task
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.retrying import TASK_OPTIONS
@@ -16,6 +21,8 @@ from urbanwm.errors import BadInput, UpstreamUnavailable
 from urbanwm.ingest import Gathered, gather_city, merge_cities
 from urbanwm.pipeline import CityIngest, city_ingest
 from urbanwm.settings import Settings, load_settings
+
+HERE: Final = ("127.0.0.1", "localhost", None)
 
 
 class GatheringIncomplete(UpstreamUnavailable):
@@ -77,6 +84,22 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs=cluster)
 
 
+@contextmanager
+def started_runner(settings: Settings) -> Iterator[TaskRunner[Any]]:
+    """Start what the tasks of the present flow run on, and tell workers on this machine where its server is.
+
+    Without an address each worker would start a server of its own. Workers elsewhere need `PREFECT_API_URL`.
+
+    Raises:
+        BadInput: As `task_runner`.
+    """
+    context, told = FlowRunContext.get(), {}
+    if context is not None and urlsplit(settings.dask_scheduler or "").hostname in HERE:
+        told = {PREFECT_API_URL: str(context.client.api_url)}
+    with temporary_settings(told), task_runner(settings) as runner:
+        yield runner
+
+
 def ingest_all(names: list[str], moment: datetime, runner: TaskRunner[Any]) -> list[CityIngest]:
     """Gather the cities, as many at a time as the started runner has room for, and merge them once.
 
@@ -98,5 +121,5 @@ def ingest(cities: list[str] | None = None, as_of: str | None = None) -> list[Ci
     """
     moment = parse_time(as_of, "as_of") if as_of else utc_now()
     settings = load_settings()
-    with task_runner(settings) as runner:
+    with started_runner(settings) as runner:
         return ingest_all(cities or nightly_city_names(settings), moment, runner)

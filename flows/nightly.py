@@ -13,7 +13,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Failed, State
 
-from flows.ingest import ingest_all, task_runner
+from flows.ingest import ingest_all, started_runner
 from flows.page import ProgressPage, publish
 from flows.promote import promote_task
 from flows.spread import flow_spread
@@ -38,7 +38,7 @@ def nightly(cities: list[str] | None = None, as_of: str | None = None) -> NightR
     # One runner for the whole night: a cluster's workers import everything once.
     with (
         closing(ProgressPage()) as page,
-        task_runner(settings) as runner,
+        started_runner(settings) as runner,
         flow_spread(settings, runner) as spread,
     ):
         ingest = partial(ingest_all, runner=runner)

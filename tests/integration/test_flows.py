@@ -224,3 +224,23 @@ def test_a_task_runner_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "prefect_dask", None)
     with pytest.raises(BadInput, match=r"urbanwm\[dask\]"):
         task_runner(load_settings(task_runner="dask"))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "told"), [(None, True), ("tcp://127.0.0.1:9", True), ("tcp://far:9", False)]
+)
+def test_workers_on_this_machine_are_told_where_a_temporary_server_is(harness, scheduler, told):
+    from prefect import flow
+    from prefect.context import FlowRunContext
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.ingest import started_runner
+
+    @flow
+    def probe():
+        with started_runner(load_settings(task_runner="dask", dask_scheduler=scheduler)):
+            return PREFECT_API_URL.value(), str(FlowRunContext.get().client.api_url)
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        found, its = probe()
+    assert found == (its if told else None)
