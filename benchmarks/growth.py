@@ -22,11 +22,11 @@ from benchmarks.timing import Job, interleave, load_average
 from urbanwm.contracts.scenario import Policy, Scenario
 from urbanwm.features import FeatureSpec, build_series
 from urbanwm.forecaster import WorldModelForecaster
+from urbanwm.memory import keep_freed_memory
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.config import ExperimentConfig, experiment_spec, load_experiment
 from urbanwm.model.world_model import Batch
 from urbanwm.simulator import simulate
-from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.sampling import Sampler, split_origins
 
 BATCHES = (1, 4, 16, 64, 256)

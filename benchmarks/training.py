@@ -26,7 +26,7 @@ from benchmarks.other_worlds import PlainLoop, ReferenceWay, Sequences
 from benchmarks.our_worlds import World
 from benchmarks.products import step_products
 from benchmarks.timing import Job, interleave, load_average, median_ratio
-from urbanwm.training.memory import keep_freed_memory
+from urbanwm.memory import keep_freed_memory
 
 BATCH, HOURS = 32, 50
 STEP_GFLOP = 8.22

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.retrying import TASK_OPTIONS
-from urbanwm.pipeline.spread import Spread, caught, local_spread, require_all, serial
+from urbanwm.pipeline.spread import Spread, caught, in_cluster, local_spread, require_all
 from urbanwm.settings import Settings
 
 
@@ -29,7 +29,7 @@ def flow_spread(settings: Settings, runner: TaskRunner[Any]) -> Iterator[Spread]
     pieces run at a time, in processes where there are several.
     """
     if settings.task_runner == "dask":
-        yield _spread(runner, serial)
+        yield _spread(runner, in_cluster)
         return
     with local_spread(settings) as here, ThreadPoolTaskRunner(settings.night_workers) as threads:
         yield _spread(threads, here)

@@ -19,13 +19,13 @@ from torch import Tensor
 from tests.small_world import small_experiment, small_series
 from urbanwm.errors import BadInput, TrainingDiverged
 from urbanwm.features import Windows
+from urbanwm.memory import keep_freed_memory
 from urbanwm.model import arithmetic
 from urbanwm.model.config import ExperimentConfig, ModelDims
 from urbanwm.model.dropout import FastDropout
 from urbanwm.model.recurrence_plain import run_recurrence_plain
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.pipeline.fit import fit
-from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.optimisation import AdamW
 from urbanwm.training.parallel import Workers, joined
 from urbanwm.training.pieces import loss_function
@@ -185,7 +185,7 @@ def test_training_memory_comes_in_large_pages() -> None:
         pytest.skip("the kernel offers no large pages")
     code = """
 import ctypes, pathlib
-from urbanwm.training.memory import keep_freed_memory
+from urbanwm.memory import keep_freed_memory
 print(keep_freed_memory())
 library = ctypes.CDLL("libc.so.6")
 library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

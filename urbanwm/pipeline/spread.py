@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from urbanwm.errors import UrbanWMError
 from urbanwm.logs import configure_logging
+from urbanwm.memory import keep_freed_memory
 from urbanwm.settings import Settings
 
 Job = TypeVar("Job")
@@ -50,6 +51,16 @@ def serial(
     return [caught(work, job) for job in jobs]
 
 
+def in_cluster(
+    name: str,
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+) -> list[Result | UrbanWMError]:
+    """Run one after the other in this worker of a cluster, where memory is kept as in workers of our own."""
+    keep_freed_memory()
+    return serial(name, work, jobs)
+
+
 @contextmanager
 def local_spread(settings: Settings) -> Iterator[Spread]:
     """Give what the settings ask for: this process, or others that begin with the first piece and end here.
@@ -79,6 +90,7 @@ def local_spread(settings: Settings) -> Iterator[Spread]:
 def _begin_worker(log_level: str) -> None:
     """Log as the night does, and end with it: a worker waits for work for ever when its night was killed."""
     configure_logging(log_level)
+    keep_freed_memory()
     threading.Thread(target=_end_with_the_night, daemon=True).start()
 
 

@@ -27,11 +27,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from urbanwm.memory import keep_freed_memory
 from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
 from urbanwm.model.world_model import Batch, UrbanWorldModel
-from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.outlook import Outlook, outlook
 from urbanwm.training.pieces import LossFunction, Piece, Slope, loss_function, slope
+from urbanwm.training.team import nothing
 from urbanwm.whole_file import written_whole
 
 LOOPBACK: Final = "127.0.0.1"
@@ -77,27 +78,32 @@ class Assistants:
         self._connections.append(connection)
 
     def slopes(
-        self, loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
+        self,
+        loss: LossFunction,
+        model: UrbanWorldModel,
+        pieces: Sequence[Piece],
+        recipe: TrainingConfig,
+        meanwhile: Callable[[], None] = nothing,
     ) -> list[Slope]:
-        """Return the slopes of a batch's pieces, in their order."""
+        """As `Team.slopes`."""
 
         def ask(piece: Piece) -> _Ask[Slope]:
             request = _request(model, recipe, piece.batch, piece)
             return _Ask(request, lambda: slope(loss, model, piece, recipe), _read_slope)
 
-        return self._shared_out(map(ask, pieces))
+        return self._shared_out(map(ask, pieces), meanwhile)
 
     def outlooks(
         self, model: UrbanWorldModel, batches: Iterable[Batch], recipe: TrainingConfig
     ) -> list[Outlook]:
-        """Return the forecasts of a validation's passes, in their order."""
+        """As `Team.outlooks`."""
 
         def ask(batch: Batch) -> _Ask[Outlook]:
             return _Ask(_request(model, recipe, batch), lambda: outlook(model, batch), _read_outlook)
 
-        return self._shared_out(map(ask, batches))
+        return self._shared_out(map(ask, batches), nothing)
 
-    def _shared_out(self, asks: Iterable[_Ask[Found]]) -> list[Found]:
+    def _shared_out(self, asks: Iterable[_Ask[Found]], meanwhile: Callable[[], None]) -> list[Found]:
         """Return what is found, in the order asked; an assistant has one at a time, this process the rest."""
         found: dict[int, Found] = {}
         given: dict[Connection, tuple[int, _Ask[Found]]] = {}
@@ -110,6 +116,8 @@ class Assistants:
                 given[free] = place, ask
             else:
                 found[place] = ask.here()
+        if given:
+            meanwhile()
         for connection, (place, ask) in given.items():
             found[place] = self._answer(connection, ask)
         return [found[place] for place in range(len(found))]

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from urbanwm.features import CitySeries, FeatureSpec
+from urbanwm.memory import keep_freed_memory
 from urbanwm.model.config import ExperimentConfig, ModelDims
 from urbanwm.model.world_model import UrbanWorldModel
 from urbanwm.training.checkpoint import (
@@ -22,7 +23,6 @@ from urbanwm.training.checkpoint import (
     read_checkpoint,
 )
 from urbanwm.training.direct_error import DirectFit
-from urbanwm.training.memory import keep_freed_memory
 from urbanwm.training.optimisation import (
     load_weights,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,9 +102,21 @@ class Sampler:
         self._city = np.repeat(np.arange(len(splits)), [len(split.training) for split in splits.values()])
         self._spec, self._recipe = spec, recipe
         self._random = np.random.default_rng(recipe.seed)
+        self._ahead: Windows | None = None
+        self._state = self._random.bit_generator.state
 
     def next(self) -> Windows:
         """Return the next batch, with signals hidden as the recipe says."""
+        self.draw_ahead()
+        windows, self._ahead = self._ahead, None
+        self._state = self._random.bit_generator.state
+        return cast("Windows", windows)
+
+    def draw_ahead(self) -> None:
+        """Draw the next batch already, where there is time."""
+        self._ahead = self._ahead or self._draw()
+
+    def _draw(self) -> Windows:
         recipe = self._recipe
         drawn = self._random.integers(len(self._origins), size=recipe.batch_size)
         by_city = [self._origins[drawn[self._city[drawn] == city]] for city in range(len(self._series))]
@@ -124,12 +136,13 @@ class Sampler:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Return the state of the random generator."""
-        return dict(self._random.bit_generator.state)
+        """Return the state of the random generator after the last batch returned."""
+        return dict(self._state)
 
     @state.setter
     def state(self, value: dict[str, Any]) -> None:
-        self._random.bit_generator.state = value
+        self._random.bit_generator.state = self._state = value
+        self._ahead = None
 
 
 def cut_windows(parts: list[tuple[CitySeries, Origins]], recipe: TrainingConfig) -> Windows:

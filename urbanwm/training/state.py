@@ -162,6 +162,7 @@ class Run:
             self.step,
             self.workers,
             self.team,
+            self.sampler.draw_ahead,
         )
         self.average.update(self.model, self.step)
         self.step += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.optimisation import AdamW, learning_rate
 from urbanwm.training.parallel import ALONE, Workers
 from urbanwm.training.pieces import LossFunction, cut, mean
-from urbanwm.training.team import SOLO, Team
+from urbanwm.training.team import SOLO, Team, nothing
 
 
 class StepOutcome(NamedTuple):
@@ -38,13 +39,26 @@ def take_step(
     step: int,
     workers: Workers = ALONE,
     team: Team = SOLO,
+    meanwhile: Callable[[], None] = nothing,
 ) -> StepOutcome:
-    """Move the weights once; `step` is 0-based, `noise` `(B, T, Z)`; the team computes.
+    """Move the weights once; `step` is 0-based, `noise` `(B, T, Z)`.
+
+    Args:
+        loss: Of a piece.
+        model: Its weights are moved.
+        optimizer: How far.
+        batch: Windows.
+        noise: Of the windows' latents.
+        recipe: Says into how many pieces the batch is cut.
+        step: Decides the learning rate.
+        workers: Those over which loss and gradients are averaged.
+        team: Computes the pieces.
+        meanwhile: Done before others are waited for.
 
     Raises:
         TrainingDiverged: The loss or a gradient is not finite; the weights have not moved.
     """
-    found = mean(team.slopes(loss, model, cut(batch, noise, step, recipe.pieces), recipe))
+    found = mean(team.slopes(loss, model, cut(batch, noise, step, recipe.pieces), recipe, meanwhile))
     total = workers.mean(found.loss)
     if not math.isfinite(total):
         raise TrainingDiverged("the loss is not finite", field="loss", value=total, allowed=f"step {step}")

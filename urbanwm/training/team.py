@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from urbanwm.model.config import TrainingConfig
@@ -11,13 +11,22 @@ from urbanwm.training.outlook import Outlook, outlook
 from urbanwm.training.pieces import LossFunction, Piece, Slope, slope
 
 
+def nothing() -> None:
+    """Do nothing while others compute."""
+
+
 class Team(Protocol):
     """Computes what a training divides; the bits are the same whoever is in it."""
 
     def slopes(
-        self, loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
+        self,
+        loss: LossFunction,
+        model: UrbanWorldModel,
+        pieces: Sequence[Piece],
+        recipe: TrainingConfig,
+        meanwhile: Callable[[], None],
     ) -> list[Slope]:
-        """Return the slopes of a batch's pieces, in their order."""
+        """Return the slopes of a batch's pieces, in their order; do `meanwhile` before waiting for others."""
         ...
 
     def outlooks(
@@ -31,7 +40,12 @@ class Solo:
     """This process, one after the other."""
 
     def slopes(
-        self, loss: LossFunction, model: UrbanWorldModel, pieces: Sequence[Piece], recipe: TrainingConfig
+        self,
+        loss: LossFunction,
+        model: UrbanWorldModel,
+        pieces: Sequence[Piece],
+        recipe: TrainingConfig,
+        meanwhile: Callable[[], None] = nothing,
     ) -> list[Slope]:
         """As `Team.slopes`."""
         return [slope(loss, model, piece, recipe) for piece in pieces]

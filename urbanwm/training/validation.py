@@ -63,11 +63,11 @@ class HeldOut:
 
     @property
     def passes(self) -> Iterator[Windows]:
-        """Cut one pass of bounded size after the other, city by city."""
+        """Cut one pass of bounded size after the other, city by city; of one size each, to be shared."""
         for name, origins in self.origins.items():
-            for first in range(0, len(origins), WINDOWS_PER_PASS):
-                part = self.series[name], origins[first : first + WINDOWS_PER_PASS]
-                yield cut_windows([part], self.recipe)
+            for part in np.array_split(origins, -(-len(origins) // WINDOWS_PER_PASS) or 1):
+                if len(part):
+                    yield cut_windows([(self.series[name], part)], self.recipe)
 
     @property
     def rows(self) -> dict[str, slice]:
