@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from benchmarks.timing import load_average
+from flows.ingest import UNPROFILED
 from urbanwm.contracts.signals import TARGETS
 
 WORKERS = (1, 2)
@@ -71,7 +72,7 @@ def night(
     }
     distributed: Any = importlib.import_module("distributed")  # has no types
     with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address=None, env=environment
+        n_workers=workers, threads_per_worker=1, dashboard_address=None, env=environment, config=UNPROFILED
     ) as cluster:
         environment["URBANWM_DASK_SCHEDULER"] = cluster.scheduler_address
         command = [sys.executable, "-m", "flows.nightly", "--json", "--as-of", AS_OF]
