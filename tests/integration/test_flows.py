@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -28,6 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 AS_OF = "2026-04-20T09:30:00+00:00"
 TRAINED = TrainOutcome("r1", "3", "urban", 10, 7, {"test/pm25/mae": 4.0}, ["demo"], {})
 PROMOTED = PromotionOutcome("3", "3", promoted=True, reasons=["better than the baseline"])
@@ -244,3 +248,34 @@ def test_workers_on_this_machine_are_told_where_a_temporary_server_is(harness, s
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         found, its = probe()
     assert found == (its if told else None)
+
+
+def faults_of_a_large_array(_):
+    """Return the page faults of making one, when others like it were made and freed before."""
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_pieces_on_a_dask_cluster_fail_alone_and_keep_the_memory_that_they_free(harness, monkeypatch):
+    pytest.importorskip("prefect_dask")
+    from prefect import flow
+
+    from flows.ingest import started_runner
+    from flows.spread import flow_spread
+    from urbanwm.memory import keep_freed_memory
+
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # where the workers find the functions of this module
+    settings = load_settings(task_runner="dask", workers=1)
+
+    @flow
+    def night():
+        with started_runner(settings) as runner, flow_spread(settings, runner) as spread:
+            return spread("double", double, [1, -1, 3]), spread("faults", faults_of_a_large_array, [None])
+
+    (first, failed, last), (faults,) = night()
+    assert (first, last) == (2, 6)
+    assert isinstance(failed, DataUnavailable)
+    if keep_freed_memory():  # left to its nanny, a worker has one for each of the 2,048 pages
+        assert faults < 100
