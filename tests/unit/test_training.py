@@ -157,6 +157,23 @@ def test_batches_depend_on_the_samplers_state_only() -> None:
     np.testing.assert_array_equal(sampler.next().observed, batch.observed)
 
 
+def test_a_batch_drawn_ahead_is_the_next_one_and_no_part_of_the_state_before() -> None:
+    experiment = small_experiment("urban")
+    spec, series = small_series(experiment)
+    splits = {name: split_origins(city, experiment.training) for name, city in series.items()}
+    plain, ahead = (Sampler(splits, spec, experiment.training) for _ in range(2))
+    for _ in range(3):
+        assert ahead.state == plain.state
+        ahead.draw_ahead()
+        ahead.draw_ahead()
+        assert ahead.state == plain.state
+        np.testing.assert_array_equal(ahead.next().observed, plain.next().observed)
+    state = ahead.state
+    ahead.draw_ahead()
+    ahead.state = plain.state = state
+    np.testing.assert_array_equal(ahead.next().observed, plain.next().observed)
+
+
 def test_a_hidden_signal_leaves_no_trace_in_the_inputs() -> None:
     experiment = small_experiment("urban")
     spec, series = small_series(experiment)
