@@ -138,7 +138,8 @@ def test_a_hidden_signal_is_hidden_from_the_direct_forecast_too() -> None:
     series = replace(series, spec=spec)
     origins = np.arange(900, 940)
     windows = series.windows(origins, 12, 12)
-    hidden = series.with_direct(hide_signals(windows, spec, 0.9, np.random.default_rng(0)), origins)
+    hidden = hide_signals(windows, spec, 0.9, np.random.default_rng(0))
+    series.fill_direct(hidden, origins)
     answer = DirectColumns(spec).answer
     gone = hidden.known[..., [spec.known_names.index(f"{t}_history_missing") for t in spec.targets]] > 0
     assert gone.any()

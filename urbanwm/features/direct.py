@@ -7,7 +7,7 @@ hourly city series. Fitted in `urbanwm.training.direct_fit`; the world model for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -230,10 +230,8 @@ class DirectColumns:
         )
 
 
-def with_direct(
-    windows: Windows, spec: FeatureSpec, direct: DirectForecast, row: NDArray[np.int64]
-) -> Windows:
-    """Return the windows with the direct forecast filled in, in `skip` and in `known`.
+def fill_direct(windows: Windows, spec: FeatureSpec, direct: DirectForecast, row: NDArray[np.int64]) -> None:
+    """Fill the direct forecast in, in place, in `skip` and in `known`.
 
     A target without any history keeps zeros, as everything else about it is 0.
     """
@@ -241,7 +239,5 @@ def with_direct(
     answer = np.stack(direct.predict(columns.inputs(windows), row), axis=-1)
     absent = [spec.known_names.index(f"{target}_history_missing") for target in spec.targets]
     answer = np.where(windows.known[..., absent, None] > 0, np.float32(0.0), answer)
-    skip, known = windows.skip.copy(), windows.known.copy()
-    skip[..., columns.answer] = answer
-    known[..., columns.answer_known] = answer.reshape(*answer.shape[:2], -1)
-    return replace(windows, skip=skip, known=known)
+    windows.skip[..., columns.answer] = answer
+    windows.known[..., columns.answer_known] = answer.reshape(*answer.shape[:2], -1)

@@ -21,7 +21,7 @@ from urbanwm.features.columns import (
     observed_columns,
     with_forecasts,
 )
-from urbanwm.features.direct import DirectForecast, fold_of, with_direct
+from urbanwm.features.direct import DirectForecast, fill_direct, fold_of
 from urbanwm.features.history import SeasonalHistory, build_history
 from urbanwm.features.names import CITY_PREFIX, HOURLY_HOURS, HOURLY_TARGET, LEAD_NAMES
 from urbanwm.features.spec import FeatureSpec
@@ -139,21 +139,21 @@ class CitySeries:
             city_index=np.full(len(start), city_index, dtype=np.int64),
             context_hours=context_hours,
         )
-        return self.with_direct(windows, start)
+        self.fill_direct(windows, start)
+        return windows
 
-    def with_direct(self, windows: Windows, origins: NDArray[np.int64]) -> Windows:
-        """Return this city's windows with the direct forecast filled in, where one has been fitted.
+    def fill_direct(self, windows: Windows, origins: NDArray[np.int64]) -> None:
+        """Fill the direct forecast in, in place, where one has been fitted.
 
         Args:
-            windows: Cut around `origins`; perhaps altered since.
+            windows: This city's, cut around `origins`; perhaps altered since.
             origins: `(B,)` grid positions.
         """
-        if self.by_fold is not None:
-            return with_direct(windows, self.spec, self.by_fold, fold_of(origins))
         direct = self.spec.direct
-        if direct is None:
-            return windows
-        return with_direct(windows, self.spec, direct, np.full(len(origins), direct.row(self.city)))
+        if self.by_fold is not None:
+            fill_direct(windows, self.spec, self.by_fold, fold_of(origins))
+        elif direct is not None:
+            fill_direct(windows, self.spec, direct, np.full(len(origins), direct.row(self.city)))
 
     def _known(
         self, hours: NDArray[np.int64], known_at: NDArray[np.int64]

@@ -126,13 +126,10 @@ class Sampler:
         hidden = hide_signals(windows, self._spec, recipe.signal_dropout, self._random)
         # From the direct forecast too, in which each city has weights of its own.
         ends = np.cumsum([len(origins) for origins in by_city])
-        return join_windows(
-            [
-                series.with_direct(hidden.rows(slice(end - len(origins), end)), origins)
-                for series, origins, end in zip(self._series, by_city, ends, strict=True)
-                if len(origins)
-            ]
-        )
+        for series, origins, end in zip(self._series, by_city, ends, strict=True):
+            if len(origins):
+                series.fill_direct(hidden.rows(slice(end - len(origins), end)), origins)
+        return hidden
 
     @property
     def state(self) -> dict[str, Any]:
@@ -147,21 +144,15 @@ class Sampler:
 
 def cut_windows(parts: list[tuple[CitySeries, Origins]], recipe: TrainingConfig) -> Windows:
     """Cut the windows of several cities and join them along the batch axis."""
-    return join_windows(
-        [
-            series.windows(origins, recipe.context_hours, recipe.horizon_hours)
-            for series, origins in parts
-            if len(origins)
-        ]
-    )
-
-
-def join_windows(pieces: list[Windows]) -> Windows:
-    """Join windows of one length along the batch axis."""
+    pieces = [
+        series.windows(origins, recipe.context_hours, recipe.horizon_hours)
+        for series, origins in parts
+        if len(origins)
+    ]
     if len(pieces) == 1:
         return pieces[0]
     joined = {name: np.concatenate([getattr(one, name) for one in pieces]) for name in Windows.arrays()}
-    return Windows(**joined, context_hours=pieces[0].context_hours)
+    return Windows(**joined, context_hours=recipe.context_hours)
 
 
 def hide_signals(
