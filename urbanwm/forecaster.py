@@ -18,6 +18,7 @@ from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS, forecast_column
 from urbanwm.errors import BundleInvalid, DataUnavailable
 from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows, with_forecasts
+from urbanwm.features.newcomer import with_newcomer
 from urbanwm.freshness import ages_hours, freshness_reasons, is_stale, known_before
 from urbanwm.members import (
     HOURS_PER_DAY,
@@ -147,9 +148,7 @@ class WorldModelForecaster:
         known = known_before(history, origin, HISTORY_HOURS, initial_state)
         if known is None:
             raise DataUnavailable(f"nothing is known of {city.name} before the start")
-        spec = self.bundle.spec
-        if city.name not in spec.scalers:
-            spec = spec.with_city(city, known)
+        spec = _knowing(self.bundle.spec, city, known)
         silence = _silence(ages, gap)
         total = _longer(hours, max(silence))
         known = known if history is None else with_forecasts(known, history, origin)
@@ -185,9 +184,7 @@ class WorldModelForecaster:
         """Roll out many origins over one series, some at a time; return quantiles, usual levels, spec."""
         first, last = min(origins), max(origins)
         past = frame[frame.index >= first - timedelta(hours=HISTORY_HOURS)]
-        spec = self.bundle.spec
-        if city.name not in spec.scalers:
-            spec = spec.with_city(city, past[past.index < first])
+        spec = _knowing(self.bundle.spec, city, past[past.index < first])
         context = spec.context_hours
         begin = min(past.index[0], pd.Timestamp(first) - timedelta(hours=context))
         silences = [_silence(ages_hours(past, origin), 0) for origin in origins]
@@ -246,6 +243,13 @@ class WorldModelForecaster:
         # 0 stands for "too few hours to fit one".
         correlation = [fitted.get(name) or RANK_CORRELATION for name in TARGETS]
         return couple(np.moveaxis(physical, 0, 1), seed, correlation)
+
+
+def _knowing(spec: FeatureSpec, city: City, known: pd.DataFrame) -> FeatureSpec:
+    """Return a spec that knows the city: one never trained on by what is known of it."""
+    if city.name in spec.scalers:
+        return spec
+    return with_newcomer(spec.with_city(city, known), city.name, known)
 
 
 def _inputs(known: pd.DataFrame, spec: FeatureSpec, origin: datetime) -> dict[str, float]:
