@@ -32,7 +32,7 @@ from urbanwm.model.config import ModelConfig, ModelDims, TrainingConfig
 from urbanwm.model.world_model import Batch, UrbanWorldModel
 from urbanwm.training.outlook import Outlook, outlook
 from urbanwm.training.pieces import LossFunction, Piece, Slope, loss_function, slope
-from urbanwm.training.team import nothing
+from urbanwm.training.team import Team, nothing
 from urbanwm.whole_file import written_whole
 
 LOOPBACK: Final = "127.0.0.1"
@@ -61,7 +61,7 @@ class _Ask(Generic[Found]):
     read: Callable[[dict[str, Any], dict[str, Tensor]], Found]
 
 
-class Assistants:
+class Assistants(Team):
     """Those who offered to help a training, from its side."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from urbanwm.model.config import TrainingConfig
 from urbanwm.model.world_model import Batch, UrbanWorldModel
@@ -15,29 +15,8 @@ def nothing() -> None:
     """Do nothing while others compute."""
 
 
-class Team(Protocol):
-    """Computes what a training divides; the bits are the same whoever is in it."""
-
-    def slopes(
-        self,
-        loss: LossFunction,
-        model: UrbanWorldModel,
-        pieces: Sequence[Piece],
-        recipe: TrainingConfig,
-        meanwhile: Callable[[], None],
-    ) -> list[Slope]:
-        """Return the slopes of a batch's pieces, in their order; do `meanwhile` before waiting for others."""
-        ...
-
-    def outlooks(
-        self, model: UrbanWorldModel, batches: Iterable[Batch], recipe: TrainingConfig
-    ) -> list[Outlook]:
-        """Return the forecasts of a validation's passes, in their order."""
-        ...
-
-
-class Solo:
-    """This process, one after the other."""
+class Team:
+    """This process, which computes one after the other; the bits are the same whoever else is in it."""
 
     def slopes(
         self,
@@ -47,17 +26,14 @@ class Solo:
         recipe: TrainingConfig,
         meanwhile: Callable[[], None] = nothing,
     ) -> list[Slope]:
-        """As `Team.slopes`."""
+        """Return the slopes of a batch's pieces, in their order; do `meanwhile` before waiting for others."""
         return [slope(loss, model, piece, recipe) for piece in pieces]
 
     def outlooks(
-        self,
-        model: UrbanWorldModel,
-        batches: Iterable[Batch],
-        recipe: TrainingConfig,
+        self, model: UrbanWorldModel, batches: Iterable[Batch], recipe: TrainingConfig
     ) -> list[Outlook]:
-        """As `Team.outlooks`."""
+        """Return the forecasts of a validation's passes, in their order."""
         return [outlook(model, batch) for batch in batches]
 
 
-SOLO: Final = Solo()
+SOLO: Final = Team()
