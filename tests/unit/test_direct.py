@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.small_world import bundle_folder, random_direct, small_city, small_experiment, small_frame
 from urbanwm.errors import BundleInvalid
@@ -16,6 +18,7 @@ from urbanwm.features.direct import FOLDS, PART_HOURS, DirectColumns, fold_of
 from urbanwm.features.names import HOURLY_HOURS
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.direct_file import read_direct, write_direct
+from urbanwm.training import direct_fit
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
 from urbanwm.training.sampling import hide_signals
@@ -250,3 +253,26 @@ def test_a_forecast_needs_no_gap_free_record() -> None:
     assert all(np.isfinite(part).all() for part in (*fit.direct.weights, *fit.direct.variance))
     assert np.isfinite(fit.direct.log_error).all()
     assert isinstance(frame.index, pd.DatetimeIndex)
+
+
+def test_the_fit_takes_one_thread_whatever_else_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    during: list[set[int]] = []
+    solve = direct_fit.solve
+
+    def watched(*arguments: Any) -> Any:
+        during.append(threads())
+        return solve(*arguments)
+
+    monkeypatch.setattr(direct_fit, "solve", watched)
+    spec, series = _record(60)
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        fit_direct({CITY: series}, spec)
+        assert threads() == before
+    assert during
+    assert all(found == {1} for found in during)

@@ -7,10 +7,11 @@ grow with the record.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.calendar import HOURS_PER_DAY
@@ -19,6 +20,8 @@ from urbanwm.training.direct_error import CityErrors, DirectFit, errors_of, with
 from urbanwm.training.direct_sums import Sums, solve, sums_of, total_of, variance
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS
 from urbanwm.training.regressions import Double, Regression, Regressions
+
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 POOLED_WINDOWS = 90_000
 """Windows of all cities together that the pooled weights and the penalties are chosen on."""
@@ -36,6 +39,10 @@ HOURLY_GROUP, HOURLY_MINIMUM_DAYS = 2, 300
 """The last hours one by one are many regressors: with fewer days they are switched off."""
 CONSTANT_PENALTY = 1e-4
 UNSEEN_PENALTY = 1e-2
+
+_one_thread: Callable[[Fit], Fit] = threadpool_limits.wrap(limits=1, user_api="blas")
+"""Thousands of small systems: a second thread saves nothing, and waits for its turn at each of them where
+another process takes a core, which made minutes of ten seconds. And the same bits everywhere."""
 
 
 class _Choice(NamedTuple):
@@ -104,11 +111,13 @@ def pooled_windows(cities: int) -> int:
     return min(MAXIMUM_WINDOWS, -(-POOLED_WINDOWS // cities))
 
 
+@_one_thread
 def add_sums(cities: Iterable[CitySeries], columns: DirectColumns, most: int) -> list[Sums]:
     """Return each target's sums over some cities."""
     return total_of(sums_of(city, columns, most) for city in cities)
 
 
+@_one_thread
 def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
     """Choose a target's penalties from all cities' sums; solve for everyone, and for a city never seen."""
     name = columns.spec.targets[target]
@@ -120,6 +129,7 @@ def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
     return SharedTarget(penalty, choice.smoothing_hours, everyone, Regression(weights, everyone.variance[:1]))
 
 
+@_one_thread
 def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone: bool) -> CityFit:
     """Fit one city, pulled to what all have in common; a city alone is what all have in common."""
     own = list(shared.pooled)
@@ -131,6 +141,7 @@ def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone:
     return CityFit(regressions, errors_of(city, columns, regressions.rows(slice(1, None)), shared.unseen))
 
 
+@_one_thread
 def join(
     series: Mapping[str, CitySeries], columns: DirectColumns, shared: Shared, fits: Mapping[str, CityFit]
 ) -> DirectFit:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from urbanwm.features import CitySeries, FeatureSpec
@@ -107,11 +108,11 @@ def load_best(experiment: ExperimentConfig, spec: FeatureSpec, out_dir: Path) ->
 
 @contextmanager
 def _reproducible(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch and fix its threads for a run; leave both as they were."""
+    """Seed torch and fix its threads, and those of numpy's products, for a run; leave all as they were."""
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), threadpool_limits(threads, user_api="blas"):
             torch.manual_seed(seed)
             yield
     finally:
