@@ -119,13 +119,16 @@ def add_sums(cities: Iterable[CitySeries], columns: DirectColumns, most: int) ->
 
 @_one_thread
 def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
-    """Choose a target's penalties from all cities' sums; solve for everyone, and for a city never seen."""
+    """Choose a target's penalties from all cities' sums; solve for everyone, and for a city never seen.
+
+    The sums are used up.
+    """
     name = columns.spec.targets[target]
     sizes = columns.groups(name)
     choice = _choose(pooled, sizes)
     penalty = _penalty(choice, sizes)
-    everyone = _solved(pooled, choice.smoothing_hours, penalty)
     weights = _shape_free(pooled.whole(), columns.shape_free(name))
+    everyone = _solved(pooled, choice.smoothing_hours, penalty)
     return SharedTarget(penalty, choice.smoothing_hours, everyone, Regression(weights, everyone.variance[:1]))
 
 
@@ -135,8 +138,9 @@ def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone:
     own = list(shared.pooled)
     if not alone:
         # Summed again: the sums of a hundred cities at once are gigabytes.
-        parts = zip(sums_of(city, columns), *shared[:3], strict=True)
-        own = [_solved(sums, smoothing, penalty, pull) for sums, penalty, smoothing, pull in parts]
+        sums = sums_of(city, columns)
+        parts = zip(*shared[:3], strict=True)
+        own = [_solved(sums.pop(0), smoothing, penalty, pull) for penalty, smoothing, pull in parts]
     regressions = Regressions.of(own)
     return CityFit(regressions, errors_of(city, columns, regressions.rows(slice(1, None)), shared.unseen))
 
@@ -156,11 +160,15 @@ def join(
 def _solved(
     sums: Sums, smoothing_hours: float, penalty: Double, pull: Regression | None = None
 ) -> Regression:
-    """Solve with all windows and without each fold, pulled to `pull` (rows of the same kind)."""
+    """Solve with all windows and without each fold, pulled to `pull` (rows of the same kind).
+
+    The sums are smoothed in place: of a hundred cities' fit they are most of the memory.
+    """
     towards = [None] * (1 + FOLDS) if pull is None else pull.weights
-    smooth = sums.smoothed(smoothing_hours).by_row()
-    weights = [solve(row, penalty, start) for row, start in zip(smooth, towards, strict=True)]
-    return Regression(np.stack(weights), np.stack([variance(row, penalty) for row in sums.by_row()]))
+    doubt = np.stack([variance(row, penalty) for row in sums.by_row()])
+    sums.smooth(smoothing_hours)
+    weights = [solve(row, penalty, start) for row, start in zip(sums.by_row(), towards, strict=True)]
+    return Regression(np.stack(weights), doubt)
 
 
 def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:

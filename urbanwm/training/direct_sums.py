@@ -68,6 +68,12 @@ class Sums(NamedTuple):
             return self
         return Sums(*(gaussian_filter1d(part, hours, axis=1, mode="wrap") for part in self))
 
+    def smooth(self, hours: float) -> None:
+        """Replace the sums by `smoothed` ones, without the memory of both."""
+        if hours > 0.0:
+            for part in self:
+                gaussian_filter1d(part, hours, axis=1, mode="wrap", output=part)
+
 
 def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WINDOWS) -> list[Sums]:
     """Add up each target's products over a record; hours around a clock change are left out."""
