@@ -101,7 +101,8 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
     """
     columns = DirectColumns(spec)
     pooled = add_sums(series.values(), columns, pooled_windows(len(series)))
-    shared = Shared.of([share(sums, columns, target) for target, sums in enumerate(pooled)])
+    # Each target's sums are given up once they are shared: together they are a quarter of a GB.
+    shared = Shared.of([share(pooled.pop(0), columns, target) for target in range(len(spec.targets))])
     fits = {name: fit_city(city, columns, shared, alone=len(series) == 1) for name, city in series.items()}
     return join(series, columns, shared, fits)
 
