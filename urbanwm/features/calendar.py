@@ -214,3 +214,11 @@ def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
     features = by_day.take(day, axis=0)
     features[:, : clock.shape[1]] = clock.astype(np.float32).take(hour, axis=0)
     return LocalDays(day, hour, facts["weekday"].astype(np.int64), day_class.astype(np.int64), features)
+
+
+def thinning_step(hours: int, most: int) -> int:
+    """Return the step that keeps at most so many hours and, prime to 24, every hour of the day."""
+    step = max(1, -(-hours // most))
+    while np.gcd(step, HOURS_PER_DAY) > 1:
+        step += 1
+    return step

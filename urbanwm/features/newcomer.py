@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from urbanwm.features.calendar import HOURS_PER_DAY
+from urbanwm.features.calendar import HOURS_PER_DAY, thinning_step
 from urbanwm.features.direct import DirectColumns, DirectForecast
 from urbanwm.features.series import CitySeries, build_series
 
@@ -55,10 +55,7 @@ def with_newcomer(spec: FeatureSpec, city: str, frame: pd.DataFrame) -> FeatureS
     if direct is None or hours < LEAST_HOURS:
         return spec
     series = build_series(frame, city, spec, end=frame.index[-1] + timedelta(hours=1 + leads))
-    step = -(-hours // MOST_WINDOWS)
-    while np.gcd(step, HOURS_PER_DAY) > 1:  # so that every hour of the day begins a window
-        step += 1
-    origins = np.arange(WARM_UP_HOURS, WARM_UP_HOURS + hours, step)
+    origins = np.arange(WARM_UP_HOURS, WARM_UP_HOURS + hours, thinning_step(hours, MOST_WINDOWS))
     return replace(spec, direct=_with_row(direct, series, city, origins))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.features import CitySeries, Windows
-from urbanwm.features.calendar import HOURS_PER_DAY
+from urbanwm.features.calendar import HOURS_PER_DAY, thinning_step
 
 WARM_UP_HOURS, WARM_UP_SHARE = 7 * HOURS_PER_DAY, 0.2
 """The first week of a signal, at most this share of the record, has no history and is not learned from."""
@@ -21,11 +21,7 @@ def chunks(series: CitySeries, most: int = MAXIMUM_WINDOWS) -> Iterator[tuple[ND
     """Cut windows without context over the whole record, thinned evenly to at most `most`."""
     leads = series.spec.horizon_hours
     last = len(series) - leads
-    step = max(1, -(-last // most))
-    # A step prime to 24 visits every hour of the day.
-    while np.gcd(step, HOURS_PER_DAY) > 1:
-        step += 1
-    origins = np.arange(0, last + 1, step)
+    origins = np.arange(0, last + 1, thinning_step(last, most))
     for first in range(0, len(origins), CHUNK):
         part = origins[first : first + CHUNK]
         yield part, series.windows(part, 0, leads)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from urbanwm.calibration import fit_calibration
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import CitySeries, Windows
-from urbanwm.features.calendar import HOURS_PER_DAY
+from urbanwm.features.calendar import thinning_step
 from urbanwm.model.config import TrainingConfig
 from urbanwm.model.losses import quantile_loss
 from urbanwm.model.world_model import Batch, UrbanWorldModel
@@ -56,9 +56,7 @@ class HeldOut:
         most: int = MAXIMUM_WINDOWS,
     ) -> HeldOut:
         """Take every validation window, or every n-th of more than `most`."""
-        step = max(1, -(-sum(len(splits[name].validation) for name in series) // most))
-        while np.gcd(step, HOURS_PER_DAY) > 1:  # else some hours of the day would never begin a window
-            step += 1
+        step = thinning_step(sum(len(splits[name].validation) for name in series), most)
         return cls(series, {name: splits[name].validation[::step] for name in series}, recipe)
 
     @property
