@@ -18,13 +18,12 @@ from urbanwm.pipeline import direct_jobs
 from urbanwm.pipeline import plan as plan_module
 from urbanwm.pipeline.data import CityRecord, NightData
 from urbanwm.pipeline.direct_jobs import fit_together, read_fit
-from urbanwm.pipeline.plan import Candidate, Plan, training_spec
+from urbanwm.pipeline.plan import Candidate, Plan, training_spec, untrained
 from urbanwm.pipeline.spread import serial
 from urbanwm.settings import Settings, load_settings
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
 
-REGISTRY = SimpleNamespace(exists=False)
 OVERRIDES = {"training.context_hours": 12, "training.horizon_hours": 12}
 DAYS = 24
 
@@ -54,7 +53,7 @@ class Night:
 
     def fit(self, *plans: Plan) -> dict[str, Path]:
         folder = self.settings.home / "night"
-        return fit_together(self.settings, REGISTRY, self.data, plans, folder, self.spread)
+        return fit_together(self.settings, self.data, plans, folder, self.spread)
 
     def read_window(self, window, settings, cities):
         return {name: self.data.records[name] for name in cities}
@@ -103,10 +102,11 @@ def test_one_city_with_one_candidate_is_left_to_its_training(night):
     assert tonight.pieces == []
 
 
-def test_what_is_trained_already_asks_for_no_fit(night, monkeypatch):
+def test_what_is_trained_already_is_not_trained_again(night, monkeypatch):
     tonight = night(2)
-    monkeypatch.setattr(plan_module, "already_trained", lambda registry, key: key == "urban")
-    assert tonight.fit(tonight.plan("urban")) == {}
+    old, new = tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1})
+    monkeypatch.setattr(plan_module, "already_trained", lambda registry, key: key == old.key or None)
+    assert untrained(tonight.settings, SimpleNamespace(), [old, new]) == [new]
 
 
 SUMS = ["sums-0.safetensors", "sums-1.safetensors"]
@@ -133,7 +133,7 @@ def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, mis
         return first + serial(name, work, jobs[1:])
 
     with pytest.raises(KeyboardInterrupt):
-        fit_together(tonight.settings, REGISTRY, tonight.data, [plan], folder, killed)
+        fit_together(tonight.settings, tonight.data, [plan], folder, killed)
     (parts,) = folder.iterdir()
     before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert sorted(before) == sorted([*left, "spec.json"])
@@ -143,7 +143,7 @@ def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, mis
         made.extend(job.path.name for job in jobs if not job.path.is_file())
         return serial(name, work, jobs)
 
-    fit_together(tonight.settings, REGISTRY, tonight.data, [plan], folder, watched)
+    fit_together(tonight.settings, tonight.data, [plan], folder, watched)
     assert made == missing
     after = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert sorted(after) == sorted([*SHARED, *CITIES, "spec.json"])

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.direct import DirectColumns
 from urbanwm.pipeline.data import NightData, read_window
-from urbanwm.pipeline.plan import Plan, training_series, training_spec, untrained
+from urbanwm.pipeline.plan import Plan, training_series, training_spec
 from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.provenance import document_hash
-from urbanwm.registry import Registry
 from urbanwm.settings import Settings
 from urbanwm.whole_file import written_whole
 
@@ -75,12 +74,7 @@ class ShareJob:
 
 
 def fit_together(
-    settings: Settings,
-    registry: Registry,
-    data: NightData,
-    plans: Sequence[Plan],
-    folder: Path,
-    spread: Spread,
+    settings: Settings, data: NightData, plans: Sequence[Plan], folder: Path, spread: Spread
 ) -> dict[str, Path]:
     """Fit the direct forecast that several candidates share, or several cities make long.
 
@@ -88,17 +82,16 @@ def fit_together(
     left to its training.
 
     Args:
-        settings: Where everything is.
-        registry: Knows which candidates are trained already.
+        settings: Where the lake is.
         data: The night's data.
-        plans: The candidates'.
+        plans: Those of candidates that are to be trained.
         folder: Keeps the parts until the night is over.
         spread: Runs the pieces.
 
     Returns:
         Key of a plan → where `read_fit` finds its fit.
     """
-    due = [plan for plan in untrained(settings, registry, plans) if plan.experiment.model.kind == "urban"]
+    due = [plan for plan in plans if plan.experiment.model.kind == "urban"]
     if len(data.records) * len(due) < 2:
         return {}
     specs = {plan.key: training_spec(plan) for plan in due}

@@ -76,9 +76,10 @@ def train_night(
         UrbanWMError: No candidate is left: the first one's failure.
     """
     plans = [plan_candidate(candidate, data) for candidate in candidates]
+    due = untrained(settings, registry, plans)
     say(f"fitting the direct forecast on {', '.join(data.records)}")
-    direct = fit_together(settings, registry, data, plans, folder, spread)
-    words = _words(folder, untrained(settings, registry, plans))
+    direct = fit_together(settings, data, due, folder, spread)
+    words = _words(folder, due)
     jobs = [
         TrainJob.of(settings, plan, parent_run_id, tags, direct.get(plan.key), words.get(plan.key))
         for plan in plans

@@ -63,13 +63,13 @@ class Sums(NamedTuple):
             yield Sums(*(total - part[fold] for total, part in zip(whole, self, strict=True)))
 
     def smoothed(self, hours: float) -> Sums:
-        """Return sums in which every hour of the day borrows from its neighbours."""
-        if hours == 0.0:
-            return self
-        return Sums(*(gaussian_filter1d(part, hours, axis=1, mode="wrap") for part in self))
+        """Return sums that are smoothed, beside these."""
+        copy = Sums(*(part.copy() for part in self))
+        copy.smooth(hours)
+        return copy
 
     def smooth(self, hours: float) -> None:
-        """Replace the sums by `smoothed` ones, without the memory of both."""
+        """Let every hour of the day borrow from its neighbours, in place."""
         if hours > 0.0:
             for part in self:
                 gaussian_filter1d(part, hours, axis=1, mode="wrap", output=part)
