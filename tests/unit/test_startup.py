@@ -25,6 +25,7 @@ NOT_NEEDED = (
     "pandera",
     "requests",
     "matplotlib",
+    "scipy",
 )
 
 
@@ -48,7 +49,11 @@ def test_an_answer_imports_nothing_that_it_does_not_need(tmp_path):
 
 def test_importing_the_service_imports_neither_torch_nor_the_registry(tmp_path):
     loaded = _imported("import serving.service", tmp_path)
-    assert loaded.isdisjoint({"torch", "mlflow", "sqlalchemy", "pandera", "matplotlib"})
+    assert loaded.isdisjoint({"torch", "mlflow", "sqlalchemy", "pandera", "matplotlib", "scipy"})
+
+
+def test_a_forecast_of_a_city_that_was_trained_on_needs_no_scipy(tmp_path):
+    assert "scipy" not in _imported("import urbanwm.forecaster", tmp_path)
 
 
 def test_the_countries_are_those_that_have_a_calendar():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from urbanwm.features.calendar import HOURS_PER_DAY, thinning_step
 from urbanwm.features.direct import DirectColumns, DirectForecast
@@ -113,6 +112,8 @@ def _shares(away: NDArray[np.float32], error: Double) -> tuple[Double, Double]:
 
 def _mean_by_lead(values: Double) -> Double:
     """Return the means `(L,)` of `(n, L)`, NaN = missing, smoothed; 0 where nothing is known."""
+    from scipy.ndimage import gaussian_filter1d  # 16 MiB that a service without newcomers does not need
+
     seen = np.isfinite(values)
     total, count = (
         gaussian_filter1d(part.sum(axis=0).astype(np.float64), LEADS_ALIKE)
