@@ -107,6 +107,7 @@ def test_what_is_trained_already_is_not_trained_again(night, monkeypatch):
     old, new = tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1})
     monkeypatch.setattr(plan_module, "already_trained", lambda registry, key: key == old.key or None)
     assert untrained(tonight.settings, SimpleNamespace(), [old, new]) == [new]
+    assert tonight.fit(*untrained(tonight.settings, SimpleNamespace(), [old])) == {}
 
 
 SUMS = ["sums-0.safetensors", "sums-1.safetensors"]
