@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from tests.recorded_cities import HOURS, NAMES, NOW, assert_same_lakes, write_cities
-from urbanwm.errors import BadInput, DataUnavailable, SourceError
+from urbanwm.errors import BadInput, DataUnavailable, SourceError, UpstreamUnavailable
 from urbanwm.ingest import Gathered, IngestReport
 from urbanwm.monitoring import MonitorReport
 from urbanwm.pipeline import CityIngest, PromotionOutcome, TrainOutcome, run_ingest
@@ -131,13 +131,47 @@ def test_a_night_runs_its_steps_and_leaves_a_report(pipeline):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_pieces_of_a_night_are_tasks_and_a_failure_takes_no_other_with_it(pipeline, monkeypatch, workers):
+def test_a_piece_that_fails_takes_no_other_with_it(pipeline, monkeypatch, workers):
     from flows.nightly import nightly
 
     monkeypatch.setenv("URBANWM_NIGHT_WORKERS", str(workers))
     assert nightly(["demo"], AS_OF).status == "done"
     assert (pipeline.spread[0], pipeline.spread[2]) == (2, 6)
     assert isinstance(pipeline.spread[1], DataUnavailable)
+
+
+def there_at_last(path):
+    """Stand for a store that is away at first: each try is noted, the second finds it."""
+    with path.open("a") as tries:
+        tries.write("tried\n")
+    if path.read_text() == "tried\n":
+        raise UpstreamUnavailable("away for a minute")
+    return "there"
+
+
+def test_a_step_is_one_task_and_tries_only_the_pieces_again_that_can_succeed(harness, monkeypatch, tmp_path):
+    from prefect import flow, get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.context import FlowRunContext
+
+    from flows import spread as module
+
+    monkeypatch.setattr(module, "step", module.step.with_options(retry_delay_seconds=0))
+    settings = load_settings(night_workers=2)
+
+    @flow
+    def night():
+        with module.flow_spread(settings, None) as spread:
+            found = spread("ask", there_at_last, [tmp_path / "first", tmp_path / "second"])
+            return found, spread("double", double, [-1]), FlowRunContext.get().flow_run.id
+
+    found, (refused,), run = night()
+    assert found == ["there", "there"]
+    assert isinstance(refused, DataUnavailable)
+    assert (tmp_path / "first").read_text() == "tried\n" * 2
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])))
+    assert {item.name: item.run_count for item in runs} == {"ask": 2, "double": 1}
 
 
 def test_only_what_can_succeed_later_is_tried_again(pipeline):
