@@ -15,8 +15,8 @@ from prefect.task_runners import TaskRunner
 
 from flows.retrying import TASK_OPTIONS
 from urbanwm.errors import UpstreamUnavailable, UrbanWMError
-from urbanwm.pipeline.spread import Spread, in_cluster, local_spread
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, in_cluster, local_spread
 
 
 class StepIncomplete(UpstreamUnavailable):

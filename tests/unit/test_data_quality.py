@@ -9,7 +9,7 @@ import pytest
 from urbanwm.errors import DataUnavailable
 from urbanwm.pipeline import data_quality
 from urbanwm.pipeline.data_quality import QualityJob, log_data_quality
-from urbanwm.pipeline.spread import serial
+from urbanwm.spread import serial
 
 WINDOW = {"lake_version": 3, "cities": {"bonn": {}, "ulm": {}}}
 

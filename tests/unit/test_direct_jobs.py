@@ -19,8 +19,8 @@ from urbanwm.pipeline import plan as plan_module
 from urbanwm.pipeline.data import CityRecord, NightData
 from urbanwm.pipeline.direct_jobs import fit_together, read_fit
 from urbanwm.pipeline.plan import Candidate, Plan, training_spec, untrained
-from urbanwm.pipeline.spread import serial
 from urbanwm.settings import Settings, load_settings
+from urbanwm.spread import serial
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
 

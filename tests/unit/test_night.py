@@ -17,9 +17,9 @@ from urbanwm.pipeline import CityIngest, NightReport, PromotionOutcome, Steps, T
 from urbanwm.pipeline import night as night_module
 from urbanwm.pipeline.decision import NightDecision
 from urbanwm.pipeline.live_rollback import LiveRollback
-from urbanwm.pipeline.spread import serial
 from urbanwm.pipeline.training_night import NightTraining
 from urbanwm.settings import load_settings
+from urbanwm.spread import serial
 
 NOW = datetime(2026, 4, 20, 9, 30, tzinfo=UTC)
 TRAINED = TrainOutcome(
@@ -76,7 +76,7 @@ def parts(monkeypatch):
     monkeypatch.setattr(night_module, "read_night", lambda *arguments, **named: "data")
     monkeypatch.setattr(night_module, "live_days", lambda *arguments: [])
     monkeypatch.setattr(night_module, "maintain_lake", lambda *arguments: None)
-    monkeypatch.setattr(night_module, "write_night_report", lambda settings, night, monitor: settings.home)
+    monkeypatch.setattr(night_module, "write_night_report", lambda settings, *rest: settings.home)
     return made
 
 

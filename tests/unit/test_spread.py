@@ -13,8 +13,8 @@ import pytest
 
 from tests.waiting import eventually
 from urbanwm.errors import DataUnavailable
-from urbanwm.pipeline.spread import local_spread, require_all, serial
 from urbanwm.settings import load_settings
+from urbanwm.spread import local_spread, require_all, serial
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -45,7 +45,7 @@ KILLED_NIGHT = """
 import sys
 from pathlib import Path
 from tests.unit.test_spread import note_process_and_wait
-from urbanwm.pipeline.spread import local_spread
+from urbanwm.spread import local_spread
 from urbanwm.settings import load_settings
 
 with local_spread(load_settings().model_copy(update={"night_workers": 2})) as spread:

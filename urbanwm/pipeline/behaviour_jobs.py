@@ -11,8 +11,8 @@ from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.forecasts import CityJob
 from urbanwm.pipeline.judge import behaviour_failures
-from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, require_all
 from urbanwm.whole_file import written_whole
 
 

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from urbanwm.pipeline.data import read_window
-from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.quality import quality_markdown, quality_report
 from urbanwm.quality.figure import coverage_heatmap
 from urbanwm.registry import Registry
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, require_all
 from urbanwm.stores import lake_of
 
 

@@ -24,11 +24,11 @@ from urbanwm.pipeline.night_run import (
 from urbanwm.pipeline.plan import Candidate
 from urbanwm.pipeline.progress import Progress, Stopwatch
 from urbanwm.pipeline.promote import PromotionOutcome
-from urbanwm.pipeline.spread import Spread
 from urbanwm.pipeline.train_job import reused_outcome
 from urbanwm.pipeline.training_night import NightTraining, train_night
 from urbanwm.registry import NIGHT_TAG, FoundRun, Registry, RunLog
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread
 
 Promote = Callable[[str], PromotionOutcome]
 

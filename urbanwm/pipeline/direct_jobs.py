@@ -12,16 +12,18 @@ from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.direct import DirectColumns
 from urbanwm.pipeline.data import NightData, read_window
 from urbanwm.pipeline.plan import Plan, training_series, training_spec
-from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.provenance import document_hash
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, require_all
 from urbanwm.whole_file import written_whole
 
 if TYPE_CHECKING:
     from urbanwm.training.direct_error import DirectFit
 
 GROUPS: Final = 8
-"""Parts in which the cities' sums are made, whatever the number of workers: one file of 300 MB each."""
+"""Most parts in which the cities' sums are made, whatever the number of workers: one file of 300 MB each."""
+CITIES_PER_GROUP: Final = 2
+"""At least: writing and reading a part takes half as long as adding up a year of one city."""
 SPEC_FILE: Final = "spec.json"
 
 
@@ -106,9 +108,10 @@ def fit_together(
 def _fit(settings: Settings, window: Mapping[str, Any], folder: Path, spread: Spread) -> None:
     """Add the cities up in groups, share what that says target by target, and fit each city."""
     names = tuple(window["cities"])
+    groups = min(GROUPS, -(-len(names) // CITIES_PER_GROUP))
     parts = [
-        FitJob(settings, window, names[group::GROUPS], folder, f"sums-{group}.safetensors")
-        for group in range(min(GROUPS, len(names)))
+        FitJob(settings, window, names[group::groups], folder, f"sums-{group}.safetensors")
+        for group in range(groups)
     ]
     sums = tuple(job.path for job in parts)
     shares = [ShareJob(sums, target, path) for target, path in enumerate(_shared(folder, _columns(folder)))]

@@ -13,9 +13,9 @@ from urbanwm.figures import error_by_lead, forecast_fan
 from urbanwm.pipeline.evaluation import CHALLENGER, log_evaluation
 from urbanwm.pipeline.forecasts import read_tables
 from urbanwm.pipeline.outcome import Trained
-from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.pipeline.train_job import TrainJob
 from urbanwm.registry import Registry, RunLog
+from urbanwm.spread import Spread, require_all
 
 FANS_PER_CITY: Final = 2
 

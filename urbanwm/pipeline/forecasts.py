@@ -16,8 +16,8 @@ from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 from urbanwm.pipeline.data import CityRecord, read_window
 from urbanwm.pipeline.judge import SAMPLES, SEED
-from urbanwm.pipeline.spread import Spread, require_all
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, require_all
 from urbanwm.whole_file import written_whole
 
 BASELINE: Final = "baseline"

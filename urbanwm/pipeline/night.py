@@ -23,10 +23,10 @@ from urbanwm.pipeline.monitor import data_checks, live_days, run_monitor, store_
 from urbanwm.pipeline.night_report import EXIT_HELD, NightReport, Status
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
 from urbanwm.pipeline.promote import run_promote
-from urbanwm.pipeline.spread import Spread, local_spread
 from urbanwm.registry import DATASET_TAG, Registry
 from urbanwm.report import write_night_report
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, local_spread
 
 EXIT_STORAGE: Final = 3
 """Exit code where the disk is full or cannot be written: as for any store that is not available."""
@@ -38,7 +38,7 @@ class Steps:
 
     Attributes:
         ingest: Cities and time → what each city's ingest brought.
-        spread: Runs trainings and forecasts, see `urbanwm.pipeline.spread`.
+        spread: Runs trainings and forecasts, see `urbanwm.spread`.
         promote: Version → what became of it.
     """
 
@@ -204,7 +204,8 @@ class _Night:
         folder: list[str] = []
 
         def write() -> None:
-            folder.append(str(write_night_report(self.settings, report.to_dict(), monitor)))
+            page = write_night_report(self.settings, report.to_dict(), monitor, self.steps.spread)
+            folder.append(str(page))
 
         self._attempt("report", write)
         if folder:

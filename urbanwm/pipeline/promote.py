@@ -24,7 +24,6 @@ from urbanwm.pipeline.evaluation import CHALLENGER as CHALLENGER_TABLE
 from urbanwm.pipeline.evaluation import CHAMPION as CHAMPION_TABLE
 from urbanwm.pipeline.forecasts import BASELINE, held_out_tables
 from urbanwm.pipeline.judge import SEED, behaviour_failures
-from urbanwm.pipeline.spread import serial
 from urbanwm.pipeline.training_log import WINDOW_FILE
 from urbanwm.registry import (
     CHALLENGER,
@@ -39,6 +38,7 @@ from urbanwm.registry import (
     rollback,
 )
 from urbanwm.settings import Settings
+from urbanwm.spread import serial
 
 DECISION_FILE: Final = "gate/decision.json"
 RATIO_FIGURE: Final = "gate/score_ratios.png"

@@ -19,11 +19,11 @@ from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.judge import RUN_PREFIX, score_metrics
 from urbanwm.pipeline.plan import EXPERIMENT_FILE, KEY_TAG, Candidate, plan_candidate
 from urbanwm.pipeline.progress import Progress, silent
-from urbanwm.pipeline.spread import serial
 from urbanwm.pipeline.training_log import WINDOW_FILE
 from urbanwm.provenance import collect_provenance, document_hash
 from urbanwm.registry import START_TAG, FoundRun, Registry, read_run
 from urbanwm.settings import Settings
+from urbanwm.spread import serial
 
 TOLERANCE: Final = 0.01
 """Relative difference of a held-out score that still counts as the same result. On one machine, with the same

@@ -29,12 +29,12 @@ from urbanwm.pipeline.plan import (
     make_plan,
 )
 from urbanwm.pipeline.progress import Progress, Stopwatch, silent
-from urbanwm.pipeline.spread import serial
 from urbanwm.pipeline.train_job import VALIDATION_TAG, AssistJob, TrainJob, reused_outcome
 from urbanwm.pipeline.training_log import BatchedMetrics, log_inputs
 from urbanwm.provenance import collect_provenance
 from urbanwm.registry import FINISHED, ModelVersion, Registry, RunLog, directory_digest
 from urbanwm.settings import Settings, apply_environment
+from urbanwm.spread import serial
 
 if TYPE_CHECKING:
     from urbanwm.training.team import Team

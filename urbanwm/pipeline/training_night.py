@@ -19,12 +19,12 @@ from urbanwm.pipeline.forecasts import YARDSTICKS, held_out_tables
 from urbanwm.pipeline.outcome import Trained, TrainOutcome
 from urbanwm.pipeline.plan import Candidate, Plan, plan_candidate, untrained
 from urbanwm.pipeline.progress import Progress
-from urbanwm.pipeline.spread import Spread
 from urbanwm.pipeline.train import finish_candidate, train_or_assist
 from urbanwm.pipeline.train_job import AssistJob, TrainJob
 from urbanwm.registry import CHALLENGER as CHALLENGER_ALIAS
 from urbanwm.registry import DECISION_TAG, Registry
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread
 
 NOT_CHOSEN = "not chosen"
 

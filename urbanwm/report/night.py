@@ -20,8 +20,9 @@ from urbanwm.report.sections import (
     lead,
     live_section,
 )
-from urbanwm.report.views import forecast_section, quality_section
+from urbanwm.report.views import city_views, forecast_section, quality_section
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, serial
 from urbanwm.whole_file import written_whole
 
 HTML_FILE: Final = "night.html"
@@ -36,7 +37,10 @@ TONES: Final[dict[str, Tone]] = {
 
 
 def write_night_report(
-    settings: Settings, night: Mapping[str, Any], monitor: MonitorReport | None = None
+    settings: Settings,
+    night: Mapping[str, Any],
+    monitor: MonitorReport | None = None,
+    spread: Spread = serial,
 ) -> Path:
     """Write a night's report as HTML and Markdown, and return the HTML file.
 
@@ -47,12 +51,14 @@ def write_night_report(
         settings: Where the lake, the stored forecasts and the reports are.
         night: The night's account as `NightReport.to_dict` gives it.
         monitor: What the monitoring found; None where it did not run.
+        spread: Draws the cities.
 
     Raises:
         OSError: The disk does not take the report.
     """
     given = night["as_of"]
     as_of = given if isinstance(given, datetime) else datetime.fromisoformat(given)
+    views = city_views(settings, night, as_of, spread)
     document = Document(
         title=f"Night of {as_of:%Y-%m-%d}",
         status=str(night.get("status", "unknown")),
@@ -64,10 +70,10 @@ def write_night_report(
             for section in (
                 alert_section(night, monitor),
                 intake_section(night),
-                quality_section(settings, night, monitor, as_of),
+                quality_section(night, monitor, views),
                 candidate_section(night),
                 gate_section(night),
-                forecast_section(settings, night, as_of),
+                forecast_section(views),
                 live_section(monitor),
                 drift_section(monitor),
                 account_section(night),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
-
-import pandas as pd
 
 from urbanwm.cities import load_city
 from urbanwm.errors import DataUnavailable
@@ -15,6 +14,7 @@ from urbanwm.monitoring.live import BASELINE, CHAMPION
 from urbanwm.monitoring.stored import ForecastStore
 from urbanwm.report.document import Block, Picture, Section, Table, picture
 from urbanwm.settings import Settings
+from urbanwm.spread import Spread, require_all
 from urbanwm.stores import lake_of
 
 COVERAGE_DAYS: Final = 28
@@ -29,8 +29,49 @@ def city_names(night: Mapping[str, Any]) -> list[str]:
     return [str(item["city"]) for item in night.get("ingest") or []]
 
 
+@dataclass(frozen=True)
+class ViewJob:
+    """One city to draw for a night's report; can be done in another process.
+
+    Attributes:
+        settings: Where the lake and the stored forecasts are.
+        city: Its name.
+        as_of: The time of the night.
+    """
+
+    settings: Settings
+    city: str
+    as_of: datetime
+
+
+@dataclass(frozen=True)
+class CityView:
+    """The pictures of one city, None where there is nothing to draw.
+
+    Attributes:
+        coverage: Which hours of the last weeks are there.
+        outlook: Tonight's stored forecast.
+    """
+
+    coverage: Picture | None
+    outlook: Picture | None
+
+
+def city_views(
+    settings: Settings, night: Mapping[str, Any], as_of: datetime, spread: Spread
+) -> list[CityView]:
+    """Draw the night's first cities, each as a piece of work of its own."""
+    cities = city_names(night)[:CITIES_PICTURED]
+    return require_all(spread("draw", draw_city, [ViewJob(settings, city, as_of) for city in cities]))
+
+
+def draw_city(job: ViewJob) -> CityView:
+    """Draw one city."""
+    return CityView(_coverage(job), _outlook(job))
+
+
 def quality_section(
-    settings: Settings, night: Mapping[str, Any], monitor: MonitorReport | None, as_of: datetime
+    night: Mapping[str, Any], monitor: MonitorReport | None, views: Sequence[CityView]
 ) -> Section:
     """Show the age and coverage of every feed, and what the rules dropped."""
     blocks: list[Block] = []
@@ -48,49 +89,46 @@ def quality_section(
     ]
     if dropped:
         blocks.append(Table(["city", "source", "dropped because", "values"], dropped))
-    for name in city_names(night)[:CITIES_PICTURED]:
-        blocks += _coverage(settings, name, as_of)
-    return Section("Data quality", blocks)
+    return Section("Data quality", [*blocks, *(view.coverage for view in views if view.coverage)])
 
 
-def _coverage(settings: Settings, name: str, as_of: datetime) -> list[Picture]:
-    """Draw which hours of the last weeks are there; nothing where the lake has none."""
+def forecast_section(views: Sequence[CityView]) -> Section:
+    """Show tonight's stored forecast of each city."""
+    return Section("Forecast", [view.outlook for view in views if view.outlook])
+
+
+def _coverage(job: ViewJob) -> Picture | None:
+    """Draw which hours of the last weeks are there."""
     from urbanwm.quality.figure import coverage_heatmap
 
     try:
-        frame = lake_of(settings).read(
-            name,
-            start=as_of - timedelta(days=COVERAGE_DAYS),
-            end=as_of,
-            signals=list(load_city(name, settings).signals),
+        frame = lake_of(job.settings).read(
+            job.city,
+            start=job.as_of - timedelta(days=COVERAGE_DAYS),
+            end=job.as_of,
+            signals=list(load_city(job.city, job.settings).signals),
         )
     except DataUnavailable:
-        return []
-    caption = f"{name}: share of hours with a value, last {COVERAGE_DAYS} days"
-    return [picture(coverage_heatmap(frame, name), f"coverage_{name}", caption)]
+        return None
+    caption = f"{job.city}: share of hours with a value, last {COVERAGE_DAYS} days"
+    return picture(coverage_heatmap(frame, job.city), f"coverage_{job.city}", caption)
 
 
-def forecast_section(settings: Settings, night: Mapping[str, Any], as_of: datetime) -> Section:
-    """Draw tonight's stored forecast of each city."""
-    blocks: list[Block] = []
-    for name in city_names(night)[:CITIES_PICTURED]:
-        since, until = as_of - timedelta(days=RECENT_DAYS), as_of + timedelta(hours=1)
-        stored, _ = ForecastStore(settings.forecasts_dir).read([name], since, until)
-        if stored is not None:
-            blocks.append(_outlook(settings, name, stored[stored["origin"] == stored["origin"].max()], as_of))
-    return Section("Forecast", blocks)
-
-
-def _outlook(settings: Settings, name: str, newest: pd.DataFrame, as_of: datetime) -> Picture:
-    """Draw one city's forecast: the champion's beside the baseline's median, or the baseline's alone."""
+def _outlook(job: ViewJob) -> Picture | None:
+    """Draw the forecast: the champion's beside the baseline's median, or the baseline's alone."""
     from urbanwm.figures import outlook
 
+    since, until = job.as_of - timedelta(days=RECENT_DAYS), job.as_of + timedelta(hours=1)
+    stored, _ = ForecastStore(job.settings.forecasts_dir).read([job.city], since, until)
+    if stored is None:
+        return None
+    newest = stored[stored["origin"] == stored["origin"].max()]
     tables = {str(model): part for model, part in newest.groupby("model")}
     model = CHAMPION if CHAMPION in tables else BASELINE
     table = tables[model].sort_values("made_at").drop_duplicates(["timestamp", "signal"], keep="last")
     rival = tables.get(BASELINE) if model == CHAMPION else None
     origin = table["origin"].iloc[0].to_pydatetime()
-    known = lake_of(settings).read(name, start=origin - timedelta(days=RECENT_DAYS), end=as_of)
+    known = lake_of(job.settings).read(job.city, start=origin - timedelta(days=RECENT_DAYS), end=job.as_of)
     version = f" {table['version'].iloc[0]}" if model == CHAMPION else ""
-    title = f"{name}: 48 h by the {model}{version}"
-    return picture(outlook(table, known, title, rival), f"forecast_{name}", title)
+    title = f"{job.city}: 48 h by the {model}{version}"
+    return picture(outlook(table, known, title, rival), f"forecast_{job.city}", title)

@@ -54,7 +54,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Ask(Generic[Found]):
-    """Something to compute: as it is sent, as it is done here, and how what comes back is read."""
+    """Something to compute: as it is sent (without weights), as it is done here, and how answers are read."""
 
     request: Message
     here: Callable[[], Found]
@@ -91,7 +91,7 @@ class Assistants(Team):
             request = _request(model, recipe, piece.batch, piece)
             return _Ask(request, lambda: slope(loss, model, piece, recipe), _read_slope)
 
-        return self._shared_out(map(ask, pieces), meanwhile)
+        return self._shared_out(model, map(ask, pieces), meanwhile)
 
     def outlooks(
         self, model: UrbanWorldModel, batches: Iterable[Batch], recipe: TrainingConfig
@@ -101,19 +101,23 @@ class Assistants(Team):
         def ask(batch: Batch) -> _Ask[Outlook]:
             return _Ask(_request(model, recipe, batch), lambda: outlook(model, batch), _read_outlook)
 
-        return self._shared_out(map(ask, batches), nothing)
+        return self._shared_out(model, map(ask, batches), nothing)
 
-    def _shared_out(self, asks: Iterable[_Ask[Found]], meanwhile: Callable[[], None]) -> list[Found]:
+    def _shared_out(
+        self, model: UrbanWorldModel, asks: Iterable[_Ask[Found]], meanwhile: Callable[[], None]
+    ) -> list[Found]:
         """Return what is found, in the order asked; an assistant has one at a time, this process the rest."""
         found: dict[int, Found] = {}
         given: dict[Connection, tuple[int, _Ask[Found]]] = {}
+        informed: set[Connection] = set()  # they have the weights, which are the same for all that is asked
         for place, ask in enumerate(asks):
             for connection in [one for one in given if _has_answered(one)]:
                 back, theirs = given.pop(connection)
                 found[back] = self._answer(connection, theirs)
             free = next((one for one in tuple(self._connections) if one not in given), None)
-            if free is not None and self._sent(free, ask):
+            if free is not None and self._sent(free, ask, {} if free in informed else _weights(model)):
                 given[free] = place, ask
+                informed.add(free)
             else:
                 found[place] = ask.here()
         if given:
@@ -127,9 +131,10 @@ class Assistants(Team):
         for connection in list(self._connections):
             self._dismiss(connection)
 
-    def _sent(self, connection: Connection, ask: _Ask[Any]) -> bool:
+    def _sent(self, connection: Connection, ask: _Ask[Any], weights: dict[str, Tensor]) -> bool:
+        document, tensors = ask.request
         try:
-            _send(connection, *ask.request)
+            _send(connection, document, tensors | weights)
         except LOST:
             self._dismiss(connection)
             return False
@@ -226,7 +231,8 @@ def _computed(
     weights = {
         name.removeprefix(WEIGHTS): value for name, value in tensors.items() if name.startswith(WEIGHTS)
     }
-    model.load_state_dict(weights)
+    if weights:
+        model.load_state_dict(weights)
     windows = {name: tensors[name] for name in Batch.names()}
     batch = Batch(**windows, context_hours=document["context_hours"])
     if "seed" not in document:
@@ -267,7 +273,7 @@ def _leave(word: Path, document: Mapping[str, Any]) -> None:
 def _request(
     model: UrbanWorldModel, recipe: TrainingConfig, batch: Batch, piece: Piece | None = None
 ) -> Message:
-    """Return all that a piece's slope depends on; without a piece, all that the windows' outlook does."""
+    """Return what a piece's slope depends on, or without a piece the windows' outlook, beside the weights."""
     document = {
         "model": model.config.model_dump(mode="json"),
         "dims": asdict(model.dims),
@@ -275,11 +281,14 @@ def _request(
         "context_hours": batch.context_hours,
     }
     tensors = {name: getattr(batch, name) for name in Batch.names()}
-    tensors |= {f"{WEIGHTS}{name}": value for name, value in model.state_dict().items()}
     if piece is not None:
         document |= {"seed": piece.seed, "step": piece.step}
         tensors["noise"] = piece.noise
     return document, tensors
+
+
+def _weights(model: UrbanWorldModel) -> dict[str, Tensor]:
+    return {f"{WEIGHTS}{name}": value for name, value in model.state_dict().items()}
 
 
 def _read_slope(document: dict[str, Any], tensors: dict[str, Tensor]) -> Slope:

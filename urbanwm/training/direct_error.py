@@ -25,8 +25,8 @@ from urbanwm.training.regressions import Double, Regressions
 
 ERROR_WINDOWS = 3_000
 """Windows per city that the usual error is measured on."""
-START_WINDOWS = 60_000
-"""Windows of all cities together that say where a head begins."""
+START_WINDOWS = 12_000
+"""Windows of all cities together that say where a head begins: half a million errors per target."""
 ERROR_PENALTY = 1e-3
 ERROR_SMOOTHING = 1.0
 """Hours and leads over which the usual error is smoothed."""
