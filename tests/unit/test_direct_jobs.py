@@ -88,11 +88,11 @@ def test_cities_fitted_apart_give_the_bits_of_a_fit_in_one_place(night, cities):
 
 
 def test_candidates_that_read_the_same_share_one_fit(night):
-    tonight = night(2)
+    tonight = night(3)
     other = tonight.plan("short", **{"training.horizon_hours": 6})
     folders = tonight.fit(tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1}), other)
     assert folders["urban"] == folders["urban@1"] != folders["short"]
-    assert tonight.pieces == 2 * [*2 * ["add up"], *3 * ["share"], *2 * ["fit"]]
+    assert tonight.pieces == 2 * [*2 * ["add up"], *3 * ["share"], *3 * ["fit"]]
 
 
 def test_one_city_with_one_candidate_is_left_to_its_training(night):
@@ -112,7 +112,7 @@ def test_what_is_trained_already_is_not_trained_again(night, monkeypatch):
 
 SUMS = ["sums-0.safetensors", "sums-1.safetensors"]
 SHARED = [f"shared-{target}.safetensors" for target in TARGETS]
-CITIES = ["city-city0.safetensors", "city-city1.safetensors"]
+CITIES = [f"city-city{number}.safetensors" for number in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ CITIES = ["city-city0.safetensors", "city-city1.safetensors"]
     ],
 )
 def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, missing):
-    tonight = night(2)
+    tonight = night(3)
     plan, folder = tonight.plan("urban"), tonight.settings.home / "night"
 
     def killed(name, work, jobs):
