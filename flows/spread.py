@@ -1,6 +1,6 @@
 """The steps of a night as tasks of its run; their pieces run in processes of their own, or on Dask.
 
-A piece is no task: Prefect takes a quarter of a second of processor time for one, as much as some pieces.
+A piece is no task: many a piece takes less time than the account that Prefect keeps of a task.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ only, carried in the bundle as JSON, applied wherever the bundle forecasts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from urbanwm.errors import BundleInvalid
 from urbanwm.past_errors import daily_correlation, whole_days
 
 METHOD = "band_scale"
+TRAINED_UNTIL = "trained_until"
+"""Key under which a training notes the last hour of each city, ISO 8601."""
 LEAD_BUCKETS: tuple[tuple[int, int], ...] = ((1, 6), (7, 24), (25, 48), (49, HORIZON_HOURS_MAX))
 """First and last lead hour of each bucket; a bucket without held-out hours takes the one before it."""
 SCALE_MIN, SCALE_MAX = 1.04, 3.0
@@ -103,6 +106,27 @@ def apply_calibration(quantiles: Array, calibration: Mapping[str, Any], first_le
     upper = np.maximum.accumulate(widened[..., _MEDIAN:], axis=-1)
     lower = np.minimum.accumulate(widened[..., _MEDIAN::-1], axis=-1)[..., ::-1]
     return np.concatenate([lower[..., :-1], upper], axis=-1)
+
+
+def scaled_around_median(quantiles: Array, factor: Array) -> Float:
+    """Return quantiles `(B, H, 3, 7)` with each window's bands scaled by its factors `(B, 3)`."""
+    median = quantiles[..., _MEDIAN : _MEDIAN + 1]
+    return np.asarray(median + (quantiles - median) * factor[:, None, :, None], dtype=np.float64)
+
+
+def trained_until(calibration: Mapping[str, Any], city: str) -> datetime | None:
+    """Return the last hour of a city that the model was trained on; None where it is not known.
+
+    Raises:
+        BundleInvalid: It is not a time.
+    """
+    text = calibration.get(TRAINED_UNTIL, {}).get(city)
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise BundleInvalid(
+            "the calibration holds no time", field=TRAINED_UNTIL, value=text, allowed="ISO 8601"
+        ) from error
 
 
 def _band_scales(quantiles: Array, observed: Array) -> list[float]:

@@ -11,14 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from urbanwm.baseline import HISTORY_HOURS, MINIMUM_VALUES, reference_forecast
-from urbanwm.calibration import apply_calibration
+from urbanwm.calibration import apply_calibration, scaled_around_median, trained_until
 from urbanwm.cities import City
 from urbanwm.clock import floor_hour, require_utc
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS, forecast_column
 from urbanwm.errors import BundleInvalid, DataUnavailable
-from urbanwm.features import FeatureSpec, Windows, build_series, serving_windows, with_forecasts
+from urbanwm.features import CitySeries, FeatureSpec, Windows, build_series, serving_series, with_forecasts
 from urbanwm.features.newcomer import with_newcomer
+from urbanwm.features.recent_errors import recent_factor
 from urbanwm.freshness import ages_hours, freshness_reasons, is_stale, known_before
 from urbanwm.members import (
     HOURS_PER_DAY,
@@ -152,8 +153,9 @@ class WorldModelForecaster:
         silence = _silence(ages, gap)
         total = _longer(hours, max(silence))
         known = known if history is None else with_forecasts(known, history, origin)
-        windows = serving_windows(known, city.name, spec, origin - timedelta(hours=gap), total)
-        imagined = self._imagine(windows, seed)
+        begin = origin - timedelta(hours=gap)
+        series = serving_series(known, city.name, spec, begin, total)
+        imagined = self._imagine(series, np.array([series.position(begin)]), total, seed)
         quantiles = widen_silent(imagined.quantiles, silence)
         return Nowcast(quantiles, imagined.h, imagined.z, spec, imagined.usual)
 
@@ -192,7 +194,7 @@ class WorldModelForecaster:
         series = build_series(past, city.name, spec, start=begin, end=last + timedelta(hours=total))
         positions = np.array([series.position(origin) for origin in origins], dtype=np.int64)
         parts = [
-            self._imagine(series.windows(positions[i : i + WINDOWS_PER_BATCH], context, total), seed)
+            self._imagine(series, positions[i : i + WINDOWS_PER_BATCH], total, seed)
             for i in range(0, len(positions), WINDOWS_PER_BATCH)
         ]
         imagined = np.concatenate([part.quantiles for part in parts])
@@ -202,9 +204,13 @@ class WorldModelForecaster:
         usual = np.concatenate([part.usual for part in parts])
         return quantiles[:, :horizon_hours], usual[:, :horizon_hours], spec
 
-    def _imagine(self, windows: Windows, seed: int) -> _Imagined:
-        """Filter and roll out every window; return calibrated quantiles and the first trajectory's states."""
-        batch, context, horizon = len(windows), windows.context_hours, windows.horizon_hours
+    def _imagine(self, series: CitySeries, origins: NDArray[np.int64], horizon: int, seed: int) -> _Imagined:
+        """Filter and roll out; return calibrated quantiles and the first trajectory's states.
+
+        Bands are as wide as held-out hours ask for, and as the city's last weeks do.
+        """
+        batch, context = len(origins), series.spec.context_hours
+        windows = series.windows(origins, context, horizon)
         latent_dim = int(self.bundle.experiment["model"]["latent_dim"])
         trajectories = LATENT_SAMPLES if self.bundle.spec.kind == "reference" else 1
         drawn = np.zeros((trajectories, context + horizon, latent_dim), dtype=np.float32)
@@ -221,6 +227,9 @@ class WorldModelForecaster:
         )
         output = rollout.output.astype(np.float64).reshape(batch, trajectories, *rollout.output.shape[1:])
         quantiles = apply_calibration(_quantiles(output), self.bundle.calibration)
+        until = trained_until(self.bundle.calibration, series.city)
+        if until is not None:
+            quantiles = scaled_around_median(quantiles, recent_factor(series, origins, until))
         first = slice(None, None, trajectories)
         h_path, z_path = (
             np.concatenate([a[first, None], b[first]], axis=1) for a, b in ((h, rollout.h), (z, rollout.z))

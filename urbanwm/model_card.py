@@ -13,11 +13,13 @@ from typing import Any, Final, Protocol
 
 import pandas as pd
 
+from urbanwm.calibration import TRAINED_UNTIL
 from urbanwm.cities import City
 from urbanwm.contracts.signals import SIGNALS, TARGETS
 from urbanwm.evaluation.metrics import ALL
 from urbanwm.evaluation.verification import Verification
 from urbanwm.features import FeatureSpec
+from urbanwm.features.recent_errors import DAYS
 from urbanwm.markdown import readable, table
 
 RELIABILITY_FIGURE: Final = "figures/reliability.png"
@@ -218,6 +220,8 @@ def _calibration(model: CardModel, verification: Verification) -> Iterator[str]:
     if model.calibration:
         method, windows = (model.calibration.get(name, UNKNOWN) for name in ("method", "windows"))
         yield f"Calibrated on {windows} validation windows, which were not trained on (`{method}`)."
+        if TRAINED_UNTIL in model.calibration:
+            yield f"How large the errors of the last {DAYS} days were then scales each answer's bands."
     else:
         yield "The quantiles are the network's own; no calibration was fitted."
     yield ""

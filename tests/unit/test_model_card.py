@@ -34,7 +34,7 @@ def card(verification: Verification, **changes: object) -> str:
     fields = {
         "experiment": {"name": "urban", "model": {"hidden_dim": 256}, "training": {"steps": 250}},
         "spec": spec,
-        "calibration": {"method": "band_scale", "windows": 30},
+        "calibration": {"method": "band_scale", "windows": 30, "trained_until": {}},
         "assumptions": load_assumptions().describe(),
         "provenance": {"run_id": "abc", "git_sha": "f00", "dataset_version": "3"},
         "digest": "d1gest",
@@ -85,7 +85,17 @@ def test_the_card_holds_data_scores_rivals_and_assumptions(verification):
     text = card(verification)
     for heading in ("Data and splits", "Scores by lead", "Against simple rules", "Calibration", "Limits"):
         assert f"## {heading}" in text
-    for fact in ("abc", "f00", "d1gest", "lake version 3", "rival", "literature", "Karagulian", "a test"):
+    for fact in (
+        "abc",
+        "f00",
+        "d1gest",
+        "lake version 3",
+        "rival",
+        "literature",
+        "Karagulian",
+        "a test",
+        "last 28 days",
+    ):
         assert fact in text
     assert END.isoformat() in text
     ratio = verification.ratios.query("signal == 'pm25' and bucket == 'all' and metric == 'crps'").iloc[0]

@@ -3,7 +3,7 @@
 from urbanwm.features.calendar import CityCalendar
 from urbanwm.features.columns import with_forecasts
 from urbanwm.features.scaling import CityScaler, fit_scaler
-from urbanwm.features.series import CitySeries, build_series, serving_windows
+from urbanwm.features.series import CitySeries, build_series, serving_series, serving_windows
 from urbanwm.features.spec import FeatureSpec, build_spec
 from urbanwm.features.windows import Windows
 
@@ -16,6 +16,7 @@ __all__ = [
     "build_series",
     "build_spec",
     "fit_scaler",
+    "serving_series",
     "serving_windows",
     "with_forecasts",
 ]

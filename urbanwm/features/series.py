@@ -254,10 +254,10 @@ def build_series(
     )
 
 
-def serving_windows(
+def serving_series(
     frame: pd.DataFrame, city_name: str, spec: FeatureSpec, origin: datetime, horizon_hours: int
-) -> Windows:
-    """Return the one window of a live forecast: whatever is known before `origin`, then the unknown.
+) -> CitySeries:
+    """Return the series of a live forecast: whatever is known before `origin`, then the unknown.
 
     A history shorter than the context is padded with missing hours.
 
@@ -274,8 +274,15 @@ def serving_windows(
     context_start = first - spec.context_hours * HOUR
     start = min(context_start, past.index[0]) if len(past) else context_start
     seen = with_forecasts(past, frame, first)
-    series = build_series(seen, city_name, spec, start=start, end=first + timedelta(hours=horizon_hours))
-    return series.windows([series.position(first)], spec.context_hours, horizon_hours)
+    return build_series(seen, city_name, spec, start=start, end=first + timedelta(hours=horizon_hours))
+
+
+def serving_windows(
+    frame: pd.DataFrame, city_name: str, spec: FeatureSpec, origin: datetime, horizon_hours: int
+) -> Windows:
+    """Return the one window of a live forecast; arguments as `serving_series`."""
+    series = serving_series(frame, city_name, spec, origin, horizon_hours)
+    return series.windows([series.position(origin)], spec.context_hours, horizon_hours)
 
 
 def _hour_grid(frame: pd.DataFrame, start: datetime | None, end: datetime | None) -> pd.DatetimeIndex:

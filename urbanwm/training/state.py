@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from urbanwm.calibration import TRAINED_UNTIL
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BadInput, InternalContractBroken, TrainingDiverged
 from urbanwm.features import CitySeries, FeatureSpec
@@ -295,7 +296,12 @@ class Run:
     def _judged(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Return the calibration of the weights in the model, and their errors by lead."""
         forecasts = forecast_held_out(self.model, self.held_out, self.team)
-        return calibrate(forecasts), errors_by_lead(forecasts, self.held_out.rows, self.spec)
+        calibration = calibrate(forecasts)
+        if calibration:
+            calibration[TRAINED_UNTIL] = {
+                name: city.index[-1].isoformat() for name, city in self.series.items()
+            }
+        return calibration, errors_by_lead(forecasts, self.held_out.rows, self.spec)
 
 
 def fingerprint(series: Mapping[str, CitySeries]) -> str:
