@@ -24,8 +24,9 @@ DAYS: Final = 28
 """Days back that are looked at."""
 FADES_DAYS: Final = 10.0
 """Days over which an error fades from memory."""
-PRIOR_DAYS: Final = 4.0
-"""Days that weigh as much as the belief that the width is right."""
+PRIOR_DAYS: Final = {"pm25": 16.0, "energy_mwh": 5.0, "traffic_index": 5.0}
+"""Days that weigh as much as the belief that the width is right. PM2.5 comes in episodes, of which the last one
+says less of the next."""
 SMALLEST_ERROR: Final = 3e-3
 """Added to an error, in standard deviations, as where the usual one is measured (`training.direct_error`)."""
 FACTOR_MIN, FACTOR_MAX = 0.7, 2.0
@@ -57,7 +58,8 @@ def recent_factor(series: CitySeries, origins: NDArray[np.int64], trained_until:
     by_day = np.full((*start.shape, leads, size.shape[-1]), np.nan)
     by_day[usable] = size[which]
     by_day[start[..., None] + np.arange(leads) >= origins[:, None, None]] = np.nan
-    return _factor(by_day)
+    prior = np.array([PRIOR_DAYS[name] for name in series.spec.targets])
+    return _factor(by_day, prior)
 
 
 def _log_size(series: CitySeries, origins: NDArray[np.int64]) -> Float:
@@ -68,11 +70,11 @@ def _log_size(series: CitySeries, origins: NDArray[np.int64]) -> Float:
     return np.where(windows.target_mask > 0, size, np.nan).astype(np.float64)
 
 
-def _factor(by_day: Float) -> Float:
-    """Return factors `(B, 3)` of `(B, DAYS, L, 3)`."""
+def _factor(by_day: Float, prior_days: Float) -> Float:
+    """Return factors `(B, 3)` of `(B, DAYS, L, 3)` and `(3,)`."""
     seen = np.isfinite(by_day)
     count = seen.sum(axis=2)
     mean = np.where(seen, by_day, 0.0).sum(axis=2) / np.maximum(count, 1)
     weight = np.exp(-np.arange(1, DAYS + 1) / FADES_DAYS)[:, None] * (count > 0)
-    logarithm = (weight * mean).sum(axis=1) / (weight.sum(axis=1) + PRIOR_DAYS)
+    logarithm = (weight * mean).sum(axis=1) / (weight.sum(axis=1) + prior_days)
     return np.clip(np.exp(logarithm), FACTOR_MIN, FACTOR_MAX)
