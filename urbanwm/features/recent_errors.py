@@ -25,8 +25,8 @@ DAYS: Final = 28
 FADES_DAYS: Final = 10.0
 """Days over which an error fades from memory."""
 PRIOR_DAYS: Final = {"pm25": 16.0, "energy_mwh": 5.0, "traffic_index": 5.0}
-"""Days that weigh as much as the belief that the width is right. PM2.5 comes in episodes: the last one's errors
-say less of the next one's."""
+"""Days that weigh as much as the belief that the width is right. PM2.5 comes in episodes: the errors of the
+last one say less of the next."""
 SMALLEST_ERROR: Final = 3e-3
 """Added to an error, in standard deviations, as where the usual one is measured (`training.direct_error`)."""
 FACTOR_MIN, FACTOR_MAX = 0.7, 2.0
