@@ -66,6 +66,14 @@ def _cosine(one: Tensor, other: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
 
 
+def _rounds() -> bool:
+    """Return whether this processor rounds what it multiplies: one with bfloat16 but without AMX does not."""
+    left, right = torch.randn(64, 64), torch.randn(64, 64)
+    with arithmetic._ROUNDED:
+        rounded = torch.mm(left, right)
+    return not torch.equal(rounded, torch.mm(left, right))
+
+
 @pytest.mark.parametrize("way", ["rounding", "casting"])
 @pytest.mark.parametrize("kind", ["reference", "urban"])
 def test_bfloat16_points_the_same_way_as_float32(
@@ -76,6 +84,8 @@ def test_bfloat16_points_the_same_way_as_float32(
     A CPU rounds what it reads, if it has bfloat16, and only in large products; everything else casts.
     """
     monkeypatch.setattr(arithmetic, "LARGE_PRODUCT", 0)
+    if way == "rounding" and not _rounds():
+        pytest.skip("this processor multiplies float32 as it is, whatever it is told")
     if way == "casting":
         monkeypatch.setattr(arithmetic, "multiplies_bfloat16", lambda: False)
     full = _gradient(small_experiment(kind, model__dropout=0.0))
