@@ -37,6 +37,9 @@ LEVELS: Final = 9
 """The first regressors are seasonal levels: last week and the similar-day means."""
 LOG_ERROR_RANGE: Final = (-4.5, 2.0)
 """Bounds of the logarithm of the usual error, in standard deviations of the signal."""
+SMALLEST_ERROR: Final = 3e-3
+"""Added to an error, in standard deviations, before its logarithm: a lucky hit is no evidence of precision. A
+larger one would be a size of its own to a load in its first hours, whose errors are a hundredth."""
 _CLOCK: Final = frozenset({"hour_sin", "hour_cos", "hour_sin_2", "hour_cos_2"})
 CALENDAR: Final = tuple(name for name in CALENDAR_NAMES if name not in _CLOCK | YEAR_NAMES)
 """Calendar inputs of the regressions: each has weights per hour, so the clock itself is not one of them."""

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from urbanwm.features.calendar import HOURS_PER_DAY
-from urbanwm.features.direct import DirectColumns
+from urbanwm.features.direct import SMALLEST_ERROR, DirectColumns
 from urbanwm.features.newcomer import WARM_UP_HOURS
 from urbanwm.features.series import HOUR, CitySeries
 
@@ -27,8 +27,6 @@ FADES_DAYS: Final = 10.0
 PRIOR_DAYS: Final = {"pm25": 16.0, "energy_mwh": 5.0, "traffic_index": 5.0}
 """Days that weigh as much as the belief that the width is right. PM2.5 comes in episodes: the errors of the
 last one say less of the next."""
-SMALLEST_ERROR: Final = 3e-3
-"""Added to an error, in standard deviations, as where the usual one is measured (`training.direct_error`)."""
 FACTOR_MIN, FACTOR_MAX = 0.7, 2.0
 
 Float = NDArray[np.float64]

@@ -15,6 +15,7 @@ from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import (
     FOLDS,
     LOG_ERROR_RANGE,
+    SMALLEST_ERROR,
     UNSEEN,
     DirectColumns,
     DirectForecast,
@@ -30,9 +31,6 @@ START_WINDOWS = 12_000
 ERROR_PENALTY = 1e-3
 ERROR_SMOOTHING = 1.0
 """Hours and leads over which the usual error is smoothed."""
-SMALLEST_ERROR = 3e-3
-"""Added to an error, in standard deviations, before its logarithm: a lucky hit is no evidence of precision. A
-larger one would be a size of its own to a load in its first hours, whose errors are a hundredth."""
 
 
 @dataclass(frozen=True)
