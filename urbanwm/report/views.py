@@ -14,7 +14,7 @@ from urbanwm.monitoring.live import BASELINE, CHAMPION
 from urbanwm.monitoring.stored import ForecastStore
 from urbanwm.report.document import Block, Picture, Section, Table, picture
 from urbanwm.settings import Settings
-from urbanwm.spread import Spread, require_all
+from urbanwm.spread import Spread, require_all, serial
 from urbanwm.stores import lake_of
 
 COVERAGE_DAYS: Final = 28
@@ -60,9 +60,13 @@ class CityView:
 def city_views(
     settings: Settings, night: Mapping[str, Any], as_of: datetime, spread: Spread
 ) -> list[CityView]:
-    """Draw the night's first cities, each as a piece of work of its own."""
-    cities = city_names(night)[:CITIES_PICTURED]
-    return require_all(spread("draw", draw_city, [ViewJob(settings, city, as_of) for city in cities]))
+    """Draw the night's first cities, each as a piece of work of its own; one alone is drawn here.
+
+    A night with nothing new would start workers for it, which take longer than the drawing.
+    """
+    jobs = [ViewJob(settings, city, as_of) for city in city_names(night)[:CITIES_PICTURED]]
+    here = spread if len(jobs) > 1 else serial
+    return require_all(here("draw", draw_city, jobs))
 
 
 def draw_city(job: ViewJob) -> CityView:
