@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
-from urbanwm.errors import BundleInvalid
+from urbanwm.errors import BadInput, BundleInvalid
+from urbanwm.members import MEDIAN, scaled_around_median
 from urbanwm.past_errors import daily_correlation, whole_days
 
 METHOD = "band_scale"
@@ -31,8 +33,7 @@ MINIMUM_DAYS = 24
 AR1_MAX = 0.99
 ERROR_CLIP = 5.0
 """Errors beyond this many half-widths count as this many in the correlation: one episode must not decide."""
-_MEDIAN = QUANTILE_LEVELS.index(0.5)
-BANDS: tuple[float, ...] = tuple(round(1.0 - 2.0 * level, 6) for level in QUANTILE_LEVELS[:_MEDIAN])
+BANDS: tuple[float, ...] = tuple(round(1.0 - 2.0 * level, 6) for level in QUANTILE_LEVELS[:MEDIAN])
 """Nominal coverage of the central bands, widest first: 0.9, 0.8, 0.5."""
 
 Array = NDArray[np.floating[Any]]
@@ -100,46 +101,42 @@ def apply_calibration(quantiles: Array, calibration: Mapping[str, Any], first_le
     bucket = np.searchsorted([last for _, last in calibration["lead_buckets"]], leads)
     band = np.moveaxis(scales[:, np.minimum(bucket, scales.shape[1] - 1)], 0, 1)  # (H, 3, bands)
     factors = np.concatenate([band, np.ones_like(band[..., :1]), band[..., ::-1]], axis=-1)
-    median = values[..., _MEDIAN : _MEDIAN + 1]
-    widened = median + (values - median) * factors
+    widened = scaled_around_median(values, factors)
     # Bands are fitted one by one: where an inner one outgrows an outer one, the outer one follows.
-    upper = np.maximum.accumulate(widened[..., _MEDIAN:], axis=-1)
-    lower = np.minimum.accumulate(widened[..., _MEDIAN::-1], axis=-1)[..., ::-1]
+    upper = np.maximum.accumulate(widened[..., MEDIAN:], axis=-1)
+    lower = np.minimum.accumulate(widened[..., MEDIAN::-1], axis=-1)[..., ::-1]
     return np.concatenate([lower[..., :-1], upper], axis=-1)
-
-
-def scaled_around_median(quantiles: Array, factor: Array) -> Float:
-    """Return quantiles `(B, H, 3, 7)` with each window's bands scaled by its factors `(B, 3)`."""
-    median = quantiles[..., _MEDIAN : _MEDIAN + 1]
-    return np.asarray(median + (quantiles - median) * factor[:, None, :, None], dtype=np.float64)
 
 
 def trained_until(calibration: Mapping[str, Any], city: str) -> datetime | None:
     """Return the last hour of a city that the model was trained on; None where it is not known.
 
     Raises:
-        BundleInvalid: It is not a time.
+        BundleInvalid: It is not a time, or one without a time zone.
     """
     text = calibration.get(TRAINED_UNTIL, {}).get(city)
     try:
-        return None if text is None else datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
+        return None if text is None else require_utc(datetime.fromisoformat(text), TRAINED_UNTIL)
+    except (TypeError, ValueError, BadInput) as error:
         raise BundleInvalid(
-            "the calibration holds no time", field=TRAINED_UNTIL, value=text, allowed="ISO 8601"
+            "the calibration holds no time",
+            field=TRAINED_UNTIL,
+            value=text,
+            allowed="ISO 8601, with a time zone",
         ) from error
 
 
 def _band_scales(quantiles: Array, observed: Array) -> list[float]:
     """Return one factor per band from `(windows, hours, 7)` forecasts of one signal and lead bucket."""
     seen = np.isfinite(observed)
-    error = np.where(seen, observed, 0.0) - quantiles[..., _MEDIAN]
+    error = np.where(seen, observed, 0.0) - quantiles[..., MEDIAN]
     windows = float(seen.any(axis=1).sum())
     belief = windows / (windows + PRIOR_WINDOWS)
     scales = []
     for lower, nominal in enumerate(BANDS):
         upper = len(QUANTILE_LEVELS) - 1 - lower
-        above = quantiles[..., upper] - quantiles[..., _MEDIAN]
-        below = quantiles[..., _MEDIAN] - quantiles[..., lower]
+        above = quantiles[..., upper] - quantiles[..., MEDIAN]
+        below = quantiles[..., MEDIAN] - quantiles[..., lower]
         half_width = np.where(error > 0, above, below)[seen]
         score = np.abs(error[seen]) / np.maximum(half_width, np.finfo(np.float32).tiny)
         level = min(1.0, nominal * (1.0 + 1.0 / score.size))
@@ -153,8 +150,8 @@ def _error_correlation(quantiles: Array, observed: Array, index: int) -> float:
 
     Errors are taken in units of the half-width of the 50 % band; 0 where there are too few whole days.
     """
-    half_width = 0.5 * (quantiles[..., index, _MEDIAN + 1] - quantiles[..., index, _MEDIAN - 1])
-    error = (observed[..., index] - quantiles[..., index, _MEDIAN]) / np.maximum(half_width, 1e-6)
+    half_width = 0.5 * (quantiles[..., index, MEDIAN + 1] - quantiles[..., index, MEDIAN - 1])
+    error = (observed[..., index] - quantiles[..., index, MEDIAN]) / np.maximum(half_width, 1e-6)
     error = np.clip(error, -ERROR_CLIP, ERROR_CLIP)
     if whole_days(error) < MINIMUM_DAYS:
         return 0.0

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from urbanwm.baseline import HISTORY_HOURS, MINIMUM_VALUES, reference_forecast
-from urbanwm.calibration import apply_calibration, scaled_around_median, trained_until
+from urbanwm.calibration import apply_calibration, trained_until
 from urbanwm.cities import City
 from urbanwm.clock import floor_hour, require_utc
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
@@ -27,6 +27,7 @@ from urbanwm.members import (
     couple,
     member_levels,
     quantile_function,
+    scaled_around_median,
     widen_silent,
 )
 from urbanwm.nowcast import Nowcast, Past, Remember, WorldModel, make_anew
@@ -229,7 +230,8 @@ class WorldModelForecaster:
         quantiles = apply_calibration(_quantiles(output), self.bundle.calibration)
         until = trained_until(self.bundle.calibration, series.city)
         if until is not None:
-            quantiles = scaled_around_median(quantiles, recent_factor(series, origins, until))
+            factor = recent_factor(series, origins, until)
+            quantiles = scaled_around_median(quantiles, factor[:, None, :, None])
         first = slice(None, None, trajectories)
         h_path, z_path = (
             np.concatenate([a[first, None], b[first]], axis=1) for a, b in ((h, rollout.h), (z, rollout.z))

@@ -89,6 +89,12 @@ def couple(grid: Float, seed: int, correlation: Sequence[float] | None = None) -
     return np.take_along_axis(grid, np.broadcast_to(ranks, grid.shape), axis=-3)
 
 
+def scaled_around_median(quantiles: Float, factor: Float) -> Float:
+    """Return quantiles `(..., 7)` with each distance from the median times `factor`, broadcast to them."""
+    median = quantiles[..., MEDIAN : MEDIAN + 1]
+    return median + (quantiles - median) * factor
+
+
 def widen_silent(quantiles: Float, silence_hours: Sequence[float]) -> Float:
     """Widen silent signals around their median, `(B, T, 3, 7)`: no surer than so much later.
 
@@ -107,6 +113,5 @@ def widen_silent(quantiles: Float, silence_hours: Sequence[float]) -> Float:
         # Near the end of the rollout: the latest lead of the same hour of day.
         later = here + np.minimum(shift, (last - here) // HOURS_PER_DAY * HOURS_PER_DAY)
         factor = np.clip(width[:, later] / np.maximum(width, np.finfo(np.float32).tiny), 1.0, WIDENING_MAX)
-        median = values[..., MEDIAN : MEDIAN + 1]
-        widened[:, :, position] = median + (values - median) * factor[..., None]
+        widened[:, :, position] = scaled_around_median(values, factor[..., None])
     return widened

@@ -111,7 +111,11 @@ def test_a_forecast_is_as_wide_as_the_last_weeks_ask_for_where_the_bundle_knows_
     np.testing.assert_allclose((after[-20] - after[20]) / (before[-20] - before[20]), expected, rtol=0.02)
 
 
-def test_a_time_that_is_none_is_refused_by_name():
+@pytest.mark.parametrize("time", ["yesterday", 7, "2026-01-31T08:00:00"])
+def test_a_time_that_is_none_or_has_no_zone_is_refused_by_name(time):
     with pytest.raises(BundleInvalid, match=TRAINED_UNTIL):
-        trained_until({TRAINED_UNTIL: {"demo": "yesterday"}}, "demo")
+        trained_until({TRAINED_UNTIL: {"demo": time}}, "demo")
+
+
+def test_a_city_without_a_last_hour_of_training_has_none():
     assert trained_until({}, "demo") is None
