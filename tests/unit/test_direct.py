@@ -18,9 +18,10 @@ from urbanwm.features.direct import FOLDS, PART_HOURS, DirectColumns, fold_of
 from urbanwm.features.names import HOURLY_HOURS
 from urbanwm.model.bundle import Bundle
 from urbanwm.model.direct_file import read_direct, write_direct
-from urbanwm.training import direct_fit
+from urbanwm.training import direct_fit, direct_sums
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
+from urbanwm.training.direct_sums import Expected
 from urbanwm.training.sampling import hide_signals
 
 CITY = small_city().name
@@ -53,9 +54,12 @@ def test_it_forecasts_what_is_regular_and_says_how_far_off_it_usually_is(
 
 
 def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight(
-    fitted: tuple[FeatureSpec, CitySeries, DirectFit],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec, series, fit = fitted
+    # Which of the other hours count less may depend on it; what they say does not.
+    monkeypatch.setattr(direct_sums, "HUBER_LIMIT", 1e9)
+    spec, series = _record()
+    fit = fit_direct({CITY: series}, spec)
     hours, fold = np.arange(len(series)), 2
     # A window of the fold before reaches a horizon into the fortnight; what lies deeper is the fold's own.
     own = (fold_of(hours) == fold) & (hours % PART_HOURS >= spec.horizon_hours)
@@ -65,6 +69,33 @@ def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight
     for before, after in zip(fit.by_fold[CITY].weights, again.by_fold[CITY].weights, strict=True):
         np.testing.assert_allclose(after[fold], before[fold], atol=1e-4)
         assert np.abs(after[0] - before[0]).max() > 0.1
+
+
+def test_wild_hours_do_not_bend_the_forecast_of_ordinary_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, series = _record()
+    wild = np.random.default_rng(0).random(len(series)) < 0.03
+    # Only what is learned from is wild: what is known of the past stays as it was.
+    learned = replace(series, target=np.where(wild[:, None], series.target + np.float32(8.0), series.target))
+
+    def error() -> float:
+        windows = series.windows(np.arange(600, 1800, 7), 0, 12)
+        by_fold = replace(series, by_fold=fit_direct({CITY: learned}, spec).by_fold[CITY])
+        by_fold.fill_direct(windows, np.arange(600, 1800, 7))
+        forecast = windows.skip[..., DirectColumns(spec).answer[0]]
+        return float(np.abs(windows.target - forecast)[windows.target_mask > 0].mean())
+
+    robust = error()
+    monkeypatch.setattr(direct_sums, "HUBER_LIMIT", 1e9)
+    assert robust < 0.9 * error()
+
+
+def test_an_hour_within_the_limit_counts_in_full_and_one_beyond_it_by_its_distance() -> None:
+    expected = Expected((np.zeros((1, 24, 2, 3), np.float32),), np.ones((1, 24, 2), np.float32))
+    place = 0, np.array([5, 6]), np.arange(2)
+    far = np.float32(4.0 * direct_sums.HUBER_LIMIT)
+    residual = np.array([[0.0, -direct_sums.HUBER_LIMIT], [far, -far]], np.float32)
+    trust = expected.trust(0, place, np.ones((2, 2, 3), np.float32), residual)
+    np.testing.assert_allclose(trust, [[1.0, 1.0], [0.25, 0.25]])
 
 
 def test_fortnights_belong_to_one_fold_each() -> None:

@@ -39,7 +39,8 @@ class DirectFit:
 
     Attributes:
         direct: For forecasts: one row per city, and one for cities never seen.
-        by_fold: Per city, for training: row k was fitted without fold k.
+        by_fold: Per city, for training: row k was fitted without fold k, which at most had a say in how much
+            outliers of the others count.
         errors: Left-out errors over their usual size, `(3, n)`, NaN = missing: where a head begins.
     """
 
@@ -82,6 +83,14 @@ class CityErrors(NamedTuple):
     excess: Excess
     strange: Double
     """`(3, 24, L)` as `cells`, of forecasts by the weights for a city never seen."""
+
+
+def usual_size(city: CitySeries, columns: DirectColumns, left_out: Regressions) -> Double:
+    """Return the usual size of one city's left-out errors by hour and lead, `(3, 24, L)`.
+
+    Arguments as `errors_of`; by geometric mean.
+    """
+    return np.asarray(np.exp(_by_cell(_judge(city, columns, left_out))))
 
 
 def errors_of(

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from urbanwm.features import CitySeries, FeatureSpec
 from urbanwm.features.calendar import HOURS_PER_DAY
 from urbanwm.features.direct import FOLDS, DirectColumns
-from urbanwm.training.direct_error import CityErrors, DirectFit, errors_of, with_errors
-from urbanwm.training.direct_sums import Sums, solve, sums_of, total_of, variance
+from urbanwm.training.direct_error import CityErrors, DirectFit, errors_of, usual_size, with_errors
+from urbanwm.training.direct_sums import Expected, Sums, solve, sums_of, total_of, variance
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS
 from urbanwm.training.regressions import Double, Regression, Regressions
 
@@ -91,9 +91,10 @@ def fit_direct(series: Mapping[str, CitySeries], spec: FeatureSpec) -> DirectFit
     """Fit the regressions on every city's record.
 
     Penalties are chosen per target on left-out folds, pooled over cities. A city's own weights are pulled to
-    the pooled ones, those to the plain mean of the seasonal levels. One city alone needs no second pull. A
-    city never seen gets weights that know nothing of the shape of another's day. The steps are functions of
-    their own, so that several processes can share the cities (`pipeline.direct_jobs`).
+    the pooled ones, those to the plain mean of the seasonal levels. One city alone needs no second pull. What
+    lies far from the pooled forecast counts less in a city's own weights: they aim at the median. A city
+    never seen gets weights that know nothing of the shape of another's day. The steps are functions of their
+    own, so that several processes can share the cities (`pipeline.direct_jobs`).
 
     Args:
         series: Training rows; `spec.direct` must not be set yet.
@@ -135,13 +136,18 @@ def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
 
 @_one_thread
 def fit_city(city: CitySeries, columns: DirectColumns, shared: Shared, *, alone: bool) -> CityFit:
-    """Fit one city, pulled to what all have in common; a city alone is what all have in common."""
-    own = list(shared.pooled)
-    if not alone:
-        # Summed again: the sums of a hundred cities at once are gigabytes.
-        sums = sums_of(city, columns)
-        parts = zip(*shared[:3], strict=True)
-        own = [_solved(sums.pop(0), smoothing, penalty, pull) for penalty, smoothing, pull in parts]
+    """Fit one city, pulled to what all have in common if it is not alone.
+
+    It is summed again: hours far from what all cities' weights expect count less now, and the sums of a
+    hundred cities at once are gigabytes.
+    """
+    common = Regressions.of(shared.pooled).rows(slice(1, None))
+    weights = tuple(part.weights[1:].astype(np.float32) for part in shared.pooled)
+    size = usual_size(city, columns, common).astype(np.float32)
+    sums = sums_of(city, columns, expected=Expected(weights, size))
+    pulls = [None] * len(sums) if alone else shared.pooled
+    parts = zip(shared.penalty, shared.smoothing_hours, pulls, strict=True)
+    own = [_solved(sums.pop(0), smoothing, penalty, pull) for penalty, smoothing, pull in parts]
     regressions = Regressions.of(own)
     return CityFit(regressions, errors_of(city, columns, regressions.rows(slice(1, None)), shared.unseen))
 

@@ -15,6 +15,11 @@ from urbanwm.features.direct import FOLDS, LEVELS, DirectColumns, fold_of
 from urbanwm.training.direct_windows import MAXIMUM_WINDOWS, chunks, counted
 from urbanwm.training.regressions import Double
 
+HUBER_LIMIT = 2.5
+"""Errors beyond this many usual ones count less: Huber's 1.345 standard deviations (1964, Annals of
+Mathematical Statistics 35, 73-101), as the usual error is a geometric mean, 0.53 of one. A closed road or a
+storm must not bend the forecast of ordinary days, whose median is asked for."""
+
 Floats = NDArray[np.floating[Any]]
 
 
@@ -40,7 +45,10 @@ class Sums(NamedTuple):
         r: NDArray[np.float32],
         weight: NDArray[np.float32],
     ) -> None:
-        """Add windows of one fold and hour: regressors `(L, n, P)`, residuals and 0 or 1 `(L, n)`."""
+        """Add windows of one fold and hour: regressors `(L, n, P)`, residuals and weights 0 to 1 `(L, n)`.
+
+        Regressors and residuals come multiplied with the root of the weights.
+        """
         self.gram[place] += x.swapaxes(1, 2) @ x
         self.moment[place] += (x.swapaxes(1, 2) @ r[..., None])[..., 0]
         self.square[place] += (r * r).sum(axis=1)
@@ -75,8 +83,48 @@ class Sums(NamedTuple):
                 gaussian_filter1d(part, hours, axis=1, mode="wrap", output=part)
 
 
-def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WINDOWS) -> list[Sums]:
-    """Add up each target's products over a record; hours around a clock change are left out."""
+class Expected(NamedTuple):
+    """What left-out weights expect of a record, to know what lies far from it."""
+
+    weights: tuple[NDArray[np.float32], ...]
+    """Per target `(FOLDS, 24, L, P)` on top of the mean of the seasonal levels; row k without fold k."""
+    size: NDArray[np.float32]
+    """`(3, 24, L)` usual size of the error by hour and lead."""
+
+    def trust(
+        self,
+        target: int,
+        place: tuple[int, NDArray[np.int64], NDArray[np.int64]],
+        x: NDArray[np.float32],
+        r: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return Huber's weights `(L, n)`: beyond the limit an error counts by its size, not its square.
+
+        Args:
+            target: Its place in the spec.
+            place: Fold, hours and leads, as `Sums.include` takes them.
+            x: Regressors `(L, n, P)`.
+            r: Residuals `(L, n)`.
+        """
+        error = np.abs(r - (x @ self.weights[target][place][..., None])[..., 0])
+        limit = HUBER_LIMIT * self.size[target][place[1:]][:, None]
+        return np.asarray(limit / np.maximum(error, limit))
+
+
+def sums_of(
+    series: CitySeries,
+    columns: DirectColumns,
+    most: int = MAXIMUM_WINDOWS,
+    expected: Expected | None = None,
+) -> list[Sums]:
+    """Add up each target's products over a record; hours around a clock change are left out.
+
+    Args:
+        series: The record.
+        columns: Where the regressions find their inputs.
+        most: Windows that it is thinned to.
+        expected: If given, what lies far from it counts less.
+    """
     spec, leads = columns.spec, np.arange(columns.spec.horizon_hours)
     sums = [Sums.zeros(len(leads), sum(columns.groups(name))) for name in spec.targets]
     for origins, windows in chunks(series, most):
@@ -90,12 +138,15 @@ def sums_of(series: CitySeries, columns: DirectColumns, most: int = MAXIMUM_WIND
         for number in np.unique(cell[regular]):
             fold, first = divmod(int(number), HOURS_PER_DAY)
             pick = np.flatnonzero((cell == number) & regular)
+            place = fold, (first + leads) % HOURS_PER_DAY, leads
             for target, total in enumerate(sums):
-                weight = seen[pick, :, target].T
+                weight, r = seen[pick, :, target].T, residual[pick, :, target].T
                 x = inputs[target][pick].swapaxes(0, 1) * weight[..., None]
-                total.include(
-                    (fold, (first + leads) % HOURS_PER_DAY, leads), x, residual[pick, :, target].T, weight
-                )
+                if expected is not None:
+                    trust = expected.trust(target, place, x, r)
+                    root, weight = np.sqrt(trust), weight * trust
+                    x, r = x * root[..., None], r * root
+                total.include(place, x, r, weight)
     return sums
 
 
