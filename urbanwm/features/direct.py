@@ -1,7 +1,8 @@
 """The direct forecast: for each local hour and lead, one linear regression on what the city just did.
 
 With midnights as origins this is the classical ridge regression per lead, which ties gradient boosting on
-hourly city series. Fitted in `urbanwm.training.direct_fit`; the world model forecasts its error.
+hourly city series; outliers count less in its fit. Fitted in `urbanwm.training.direct_fit`; the world model
+forecasts its error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Fitting the direct forecast: ridge regressions per local hour and lead, from sums of products.
 
-Windows are read once, in chunks, into one sum of products per part of the record, hour and lead. Everything
-after that (leaving parts out, choosing penalties, pooling cities) works on those sums, so memory does not
-grow with the record.
+Windows are read in chunks into one sum of products per part of the record, hour and lead: once for what all
+cities have in common, and once more for a city's own weights, in which outliers count less. Everything after
+that (leaving parts out, choosing penalties, pooling cities) works on those sums, so memory does not grow with
+the record.
 """
 
 from __future__ import annotations
