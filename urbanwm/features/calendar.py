@@ -6,6 +6,7 @@ winter, and a week cut in UTC instead of local time costs more than any choice o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -27,6 +28,8 @@ TUESDAY, THURSDAY = 1, 3
 # Day classes: the coarse partition in which "the last similar day" is looked up.
 WORKDAY, SATURDAY_CLASS, REST_DAY, SPECIAL_DAY = 0, 1, 2, 3
 DAY_CLASSES = 4
+MOVED = " (observed)"
+"""What the name of a holiday ends with on the day to which it is moved."""
 
 CALENDAR_NAMES: tuple[str, ...] = (
     "hour_sin",
@@ -77,6 +80,7 @@ class LocalDays:
         weekday: `(D,)` 0 = Monday.
         day_class: `(D,)` WORKDAY, SATURDAY_CLASS, REST_DAY (Sunday or holiday) or SPECIAL_DAY (a workday that
             is a bridge or lies in 22 Dec - 7 Jan).
+        holiday: `(D,)` name of the public holiday, "" = none; the same every year, also when it is moved.
         features: `(N, len(CALENDAR_NAMES))` float32.
     """
 
@@ -84,14 +88,15 @@ class LocalDays:
     hour: NDArray[np.int64]
     weekday: NDArray[np.int64]
     day_class: NDArray[np.int64]
+    holiday: NDArray[np.str_]
     features: NDArray[np.float32]
 
 
 @lru_cache(maxsize=4096)
-def _holidays_of_year(country: str, subdivision: str | None, year: int) -> frozenset[date]:
-    """Return the public holidays of one year (cached: the package takes milliseconds per year)."""
+def _holidays_of_year(country: str, subdivision: str | None, year: int) -> Mapping[date, str]:
+    """Return the public holidays of one year by name (cached: the package takes milliseconds per year)."""
     try:
-        return frozenset(holidays.country_holidays(country, subdiv=subdivision, years=year))
+        return dict(holidays.country_holidays(country, subdiv=subdivision, years=year))
     except NotImplementedError as failure:
         raise BadInput(
             f"no holiday calendar: {failure}",
@@ -135,19 +140,28 @@ def _wall_hours(index: pd.DatetimeIndex, timezone: str) -> NDArray[np.int64]:
     return wall
 
 
-def _is_holiday(days: NDArray[np.datetime64], calendar: CityCalendar) -> NDArray[np.bool_]:
-    """Return which `datetime64[D]` days are public holidays."""
+def _holiday_names(days: NDArray[np.datetime64], calendar: CityCalendar) -> NDArray[np.str_]:
+    """Return the name of the public holiday on each of some consecutive `datetime64[D]` days, "" = none."""
     if calendar.country is None or days.size == 0:
-        return np.zeros(days.shape, dtype=bool)
+        return np.zeros(days.shape, dtype=np.str_)
     years = range(int(str(days[0])[:4]), int(str(days[-1])[:4]) + 1)
-    known = set().union(*(_holidays_of_year(calendar.country, calendar.subdivision, year) for year in years))
-    return np.isin(days, np.array(sorted(known), dtype="datetime64[D]"))
+    known: dict[date, str] = {}
+    for year in years:
+        known |= _holidays_of_year(calendar.country, calendar.subdivision, year)
+    return np.array([known.get(day, "").replace(MOVED, "") for day in days.tolist()], dtype=np.str_)
 
 
-def _day_features(days: NDArray[np.datetime64], calendar: CityCalendar) -> dict[str, NDArray[np.float64]]:
-    """Return the day-level facts of consecutive `datetime64[D]` days, `(D,)` each."""
+def _day_features(
+    days: NDArray[np.datetime64], names_around: NDArray[np.str_]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the day-level facts of consecutive `datetime64[D]` days, `(D,)` each.
+
+    Args:
+        days: Consecutive.
+        names_around: `(D + 2,)` names of the holidays, from the day before to the day after.
+    """
     around = np.concatenate([[days[0] - 1], days, [days[-1] + 1]])
-    holiday_around = _is_holiday(around, calendar)
+    holiday_around = names_around != ""
     # 1970-01-01 was a Thursday.
     weekday_around = (around.astype(np.int64) + THURSDAY) % 7
     off_around = holiday_around | (weekday_around >= SATURDAY)
@@ -200,7 +214,9 @@ def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
     wall = _wall_hours(index, calendar.timezone)
     since_1970 = wall // HOURS_PER_DAY
     hour, day = wall - HOURS_PER_DAY * since_1970, since_1970 - since_1970[0]
-    facts = _day_features(np.arange(since_1970[0], since_1970[-1] + 1).astype("datetime64[D]"), calendar)
+    around = np.arange(since_1970[0] - 1, since_1970[-1] + 2).astype("datetime64[D]")
+    names = _holiday_names(around, calendar)
+    facts = _day_features(around[1:-1], names)
     day_class = np.select(
         [facts["is_rest_day"] > 0, facts["is_saturday"] > 0, facts["is_special_day"] > 0],
         [REST_DAY, SATURDAY_CLASS, SPECIAL_DAY],
@@ -213,7 +229,8 @@ def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
     by_day[:, clock.shape[1] :] = daily
     features = by_day.take(day, axis=0)
     features[:, : clock.shape[1]] = clock.astype(np.float32).take(hour, axis=0)
-    return LocalDays(day, hour, facts["weekday"].astype(np.int64), day_class.astype(np.int64), features)
+    weekday = facts["weekday"].astype(np.int64)
+    return LocalDays(day, hour, weekday, day_class.astype(np.int64), names[1:-1], features)
 
 
 def thinning_step(hours: int, most: int) -> int:

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.features.calendar import DAY_CLASSES, HOURS_PER_DAY, REST_DAY, SUNDAY, LocalDays
+from urbanwm.features.holiday_depth import holiday_depth, ordinary_class
 from urbanwm.features.names import DIRECT_NAMES, RECENT, SIMILAR_DAYS, SPREAD
 from urbanwm.features.similar_day import SimilarDayTable, build_table, day_table
 from urbanwm.features.trailing import trailing_mean
 
 DAYS_PER_WEEK = 7
+HOLIDAY_COUNT = 8
+"""Days of a kind whose mean a holiday is compared with."""
 PARTITIONS: tuple[str, ...] = tuple(dict.fromkeys(partition for _, partition, _ in SIMILAR_DAYS))
 # Order in which one seasonal mean stands in for another that does not exist.
 _COLUMN = {name: 1 + i for i, name in enumerate(name for name, _, _ in SIMILAR_DAYS)}
@@ -40,6 +43,8 @@ class SeasonalMeans:
         values: `(N, 3)` normalised targets, NaN = missing.
         tables: Similar-day tables per partition of the days.
         classes: `(D,)` class of each day per partition.
+        ordinary: The same were there no holidays.
+        depth: `(D, 3)` how far a holiday is of its class, and not of its ordinary one (`holiday_depth`).
         last_week: `(N,)` grid position of the same local hour a week earlier, -1 = before the grid.
     """
 
@@ -47,6 +52,8 @@ class SeasonalMeans:
     values: NDArray[np.float32]
     tables: dict[str, SimilarDayTable]
     classes: dict[str, NDArray[np.int64]]
+    ordinary: dict[str, NDArray[np.int64]]
+    depth: NDArray[np.float32]
     last_week: NDArray[np.int64]
 
     def lookup(
@@ -60,14 +67,28 @@ class SeasonalMeans:
             origin: Last week's value lies before this grid position; broadcast against `hours`.
         """
         day, hour = self.days.day[hours], self.days.hour[hours]
-        parts = [self._last_week(hours, origin)[..., None]]
-        parts += [
-            table.lookup(np.broadcast_to(cutoff_day, day.shape), self.classes[name][day], hour)
-            for name, table in self.tables.items()
-        ]
-        means = np.concatenate(parts, axis=-1)
+        cutoff = np.broadcast_to(cutoff_day, day.shape)
+        similar = self._similar(self.classes, cutoff, day, hour)
+        uneven = (self.depth != 1.0).any(axis=-1)[day]
+        if uneven.any():
+            ordinary = self._similar(self.ordinary, cutoff[uneven], day[uneven], hour[uneven])
+            depth = self.depth[day[uneven]][..., None]
+            between = ordinary + depth * (similar[uneven] - ordinary)
+            similar[uneven] = np.where(np.isnan(between), similar[uneven], between)
+        means = np.concatenate([self._last_week(hours, origin)[..., None], similar], axis=-1)
         missing = _fill(means)
         return means, missing
+
+    def _similar(
+        self,
+        classes: dict[str, NDArray[np.int64]],
+        cutoff: NDArray[np.int64],
+        day: NDArray[np.int64],
+        hour: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Return the similar-day means `(..., 3, means)` of hours of days of these classes."""
+        found = [table.lookup(cutoff, classes[name][day], hour) for name, table in self.tables.items()]
+        return np.concatenate(found, axis=-1)
 
     def _last_week(self, hours: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the value of the same local hour a week earlier, NaN where it is not comparable or unknown.
@@ -138,15 +159,13 @@ def build_history(values: NDArray[np.float32], days: LocalDays) -> SeasonalHisto
         "any": np.zeros_like(days.weekday),
     }
     sizes = {"class": DAY_CLASSES, "weekday": DAYS_PER_WEEK, "any": 1}
-    tables = {
-        name: build_table(
-            by_day, classes[name], sizes[name], [k for _, part, k in SIMILAR_DAYS if part == name]
-        )
-        for name in PARTITIONS
-    }
+    counts = {name: [k for _, part, k in SIMILAR_DAYS if part == name] for name in PARTITIONS}
+    tables = {name: build_table(by_day, classes[name], sizes[name], counts[name]) for name in PARTITIONS}
+    ordinary = classes | {"class": ordinary_class(days.weekday), "weekday": days.weekday}
+    depth = holiday_depth(by_day, days, tables["class"], counts["class"].index(HOLIDAY_COUNT))
     # Without the calendar's features, which are a twelfth of a city's memory and of no use here.
     places = replace(days, features=np.empty((len(days.features), 0), np.float32))
-    lookup = SeasonalMeans(places, values, tables, classes, _last_week_positions(days))
+    lookup = SeasonalMeans(places, values, tables, classes, ordinary, depth, _last_week_positions(days))
     means, missing = lookup.lookup(np.arange(len(values)), days.day, np.arange(len(values)))
     known = np.where(missing[..., None] > 0, np.float32(np.nan), means)
     expected = known[..., _COLUMN["similar_8"]]
