@@ -91,10 +91,8 @@ def test_what_happens_in_the_week_before_a_holiday_does_not_change_how_deep_it_i
 
 
 def test_a_holiday_keeps_its_name_where_it_is_moved() -> None:
-    days = local_days(
-        pd.date_range("2023-11-01T06:00Z", "2023-12-01T06:00Z", freq="h"),
-        CityCalendar("America/Chicago", "US"),
-    )
+    november = pd.date_range("2023-11-01T06:00Z", "2023-12-01T06:00Z", freq="h")
+    days = local_days(november, CityCalendar("America/Chicago", "US"))
     # 11 November 2023 is a Saturday: the Friday before is kept too.
     assert days.holiday[9] == days.holiday[10] == "Veterans Day"
     assert days.holiday[8] == ""
