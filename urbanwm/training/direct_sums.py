@@ -140,13 +140,12 @@ def sums_of(
             pick = np.flatnonzero((cell == number) & regular)
             place = fold, (first + leads) % HOURS_PER_DAY, leads
             for target, total in enumerate(sums):
-                weight, r = seen[pick, :, target].T, residual[pick, :, target].T
-                x = inputs[target][pick].swapaxes(0, 1) * weight[..., None]
+                x, r = inputs[target][pick].swapaxes(0, 1), residual[pick, :, target].T
+                weight = seen[pick, :, target].T
                 if expected is not None:
-                    trust = expected.trust(target, place, x, r)
-                    root, weight = np.sqrt(trust), weight * trust
-                    x, r = x * root[..., None], r * root
-                total.include(place, x, r, weight)
+                    weight = weight * expected.trust(target, place, x, r)
+                root = np.sqrt(weight)
+                total.include(place, x * root[..., None], r * root, weight)
     return sums
 
 
