@@ -152,16 +152,15 @@ def _holiday_names(days: NDArray[np.datetime64], calendar: CityCalendar) -> NDAr
 
 
 def _day_features(
-    days: NDArray[np.datetime64], names_around: NDArray[np.str_]
+    around: NDArray[np.datetime64], names_around: NDArray[np.str_]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the day-level facts of consecutive `datetime64[D]` days, `(D,)` each.
+    """Return the day-level facts of D consecutive days, `(D,)` each.
 
     Args:
-        days: Consecutive.
-        names_around: `(D + 2,)` names of the holidays, from the day before to the day after.
+        around: `(D + 2,)` `datetime64[D]`, from the day before to the day after.
+        names_around: `(D + 2,)` names of their holidays, "" = none.
     """
-    around = np.concatenate([[days[0] - 1], days, [days[-1] + 1]])
-    holiday_around = names_around != ""
+    days, holiday_around = around[1:-1], names_around != ""
     # 1970-01-01 was a Thursday.
     weekday_around = (around.astype(np.int64) + THURSDAY) % 7
     off_around = holiday_around | (weekday_around >= SATURDAY)
@@ -216,7 +215,7 @@ def local_days(index: pd.DatetimeIndex, calendar: CityCalendar) -> LocalDays:
     hour, day = wall - HOURS_PER_DAY * since_1970, since_1970 - since_1970[0]
     around = np.arange(since_1970[0] - 1, since_1970[-1] + 2).astype("datetime64[D]")
     names = _holiday_names(around, calendar)
-    facts = _day_features(around[1:-1], names)
+    facts = _day_features(around, names)
     day_class = np.select(
         [facts["is_rest_day"] > 0, facts["is_saturday"] > 0, facts["is_special_day"] > 0],
         [REST_DAY, SATURDAY_CLASS, SPECIAL_DAY],
