@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.trained import trained_bundle
 from urbanwm.baseline import BaselineForecaster
 from urbanwm.contracts.scenario import Policy
-from urbanwm.contracts.signals import ACTIONS, QUANTILE_LEVELS, TARGETS
+from urbanwm.contracts.signals import ACTIONS, MEDIAN, TARGETS
 from urbanwm.effects import apply
 from urbanwm.evaluation.truth_city import (
     FIRST_START,
@@ -50,7 +50,6 @@ SPELL_HOURS = 96
 SPELL_PROBABILITY = 0.5
 QUO = StatusQuo(TRUTH.renewable_status_quo)
 SMALL = {"model.hidden_dim": 96, "model.latent_dim": 48, "training.threads": 1, "training.device": "cpu"}
-MEDIAN = QUANTILE_LEVELS.index(0.5)
 DOSES = (0.25, 0.5, 0.75, 1.0)
 
 

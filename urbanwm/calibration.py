@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urbanwm.clock import require_utc
-from urbanwm.contracts.signals import HORIZON_HOURS_MAX, QUANTILE_LEVELS, TARGETS
+from urbanwm.contracts.signals import HORIZON_HOURS_MAX, MEDIAN, QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BadInput, BundleInvalid
-from urbanwm.members import MEDIAN, scaled_around_median
+from urbanwm.members import scaled_around_median
 from urbanwm.past_errors import daily_correlation, whole_days
 
 METHOD = "band_scale"

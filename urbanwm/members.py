@@ -12,12 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from urbanwm.contracts.signals import QUANTILE_LEVELS
+from urbanwm.contracts.signals import MEDIAN
 
 Float = NDArray[np.float64]
 
 HOURS_PER_DAY = 24
-MEDIAN = QUANTILE_LEVELS.index(0.5)
 WIDENING_MAX = 3.0
 """A silent signal's interval grows at most this much: a quiet night is not compared with a rare wild one."""
 

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from benchmarks.skill.inputs import FIRST_START
 from benchmarks.skill.task import HORIZON_HOURS, WEATHER, Float, Positions, Task
-from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
+from urbanwm.contracts.signals import MEDIAN, QUANTILE_LEVELS, TARGETS
 
 CONTEXT_HOURS = 168
 HIDDEN = 64
 STEPS, BATCH, RATE = 600, 32, 2e-3
-MIDDLE = QUANTILE_LEVELS.index(0.5)
 
 
 class _Gru(nn.Module):
@@ -32,9 +31,9 @@ class _Gru(nn.Module):
         hidden, _ = self.decoder(calendar, state)
         raw = self.head(hidden).unflatten(-1, (len(TARGETS), len(QUANTILE_LEVELS)))
         gaps = nn.functional.softplus(raw)
-        median = raw[..., MIDDLE : MIDDLE + 1]
-        above = median + gaps[..., MIDDLE + 1 :].cumsum(-1)
-        below = median - gaps[..., :MIDDLE].flip(-1).cumsum(-1).flip(-1)
+        median = raw[..., MEDIAN : MEDIAN + 1]
+        above = median + gaps[..., MEDIAN + 1 :].cumsum(-1)
+        below = median - gaps[..., :MEDIAN].flip(-1).cumsum(-1).flip(-1)
         return torch.cat([below, median, above], dim=-1)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.small_world import random_model, small_experiment, small_series
-from urbanwm.contracts.signals import QUANTILE_LEVELS
+from urbanwm.contracts.signals import MEDIAN, QUANTILE_LEVELS
 from urbanwm.errors import InternalContractBroken
 from urbanwm.model.config import ModelDims, load_experiment
 from urbanwm.model.losses import kl_weight, masked_mean, quantile_loss
@@ -61,7 +61,7 @@ def test_an_untrained_urban_forecast_is_the_direct_forecast() -> None:
     windows = city.windows([800, 900], experiment.training.context_hours, 12)
     skip = np.random.default_rng(0).standard_normal(windows.skip.shape).astype(np.float32)
     batch = Batch.of(replace(windows, skip=skip))
-    median = _forecast(model, batch).output[..., QUANTILE_LEVELS.index(0.5)]
+    median = _forecast(model, batch).output[..., MEDIAN]
     torch.testing.assert_close(median, batch.skip[:, batch.context_hours :, :, dims.direct])
 
 

@@ -74,6 +74,8 @@ TRAFFIC_INDEX, TRAFFIC_VOLUME = "traffic_index", "traffic_volume"
 WEATHER: tuple[str, ...] = tuple(signal.name for signal in _ALL if signal.kind == "weather")
 ACTIONS: tuple[str, str] = ("car_free_ratio", "renewable_mix")
 QUANTILE_LEVELS: tuple[float, ...] = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
+MEDIAN = QUANTILE_LEVELS.index(0.5)
+"""Place of the median among them."""
 
 HORIZON_HOURS_MAX = 168
 FORECAST_DAYS = HORIZON_HOURS_MAX // 24

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from urbanwm.contracts.signals import QUANTILE_LEVELS
+from urbanwm.contracts.signals import MEDIAN, QUANTILE_LEVELS
 from urbanwm.model.encoder import hidden_layer
 from urbanwm.model.perceptron import Perceptron
 
@@ -82,7 +82,7 @@ class QuantilePredictor(nn.Module):
     def start_at(self, target: int, quantiles: Sequence[float]) -> None:
         """Make `quantiles` (ascending, in usual errors from the direct forecast) the answer to any state."""
         steps = [max(upper - lower, MINIMUM_STEP) for lower, upper in pairwise(quantiles)]
-        raw = [quantiles[QUANTILE_LEVELS.index(0.5)], *(math.log(math.expm1(step)) for step in steps)]
+        raw = [quantiles[MEDIAN], *(math.log(math.expm1(step)) for step in steps)]
         self.out.bias.view(self.targets, -1)[target] = torch.tensor(raw)
         self.start[target] = self._quantiles(self.out.bias.view(self.targets, -1)[target])
 
@@ -107,10 +107,9 @@ class QuantilePredictor(nn.Module):
 
 def _steps_to_quantiles() -> Tensor:
     """Return the `(6, 7)` matrix that adds up the steps away from the median, downwards and upwards."""
-    middle = QUANTILE_LEVELS.index(0.5)
     matrix = torch.zeros(len(QUANTILE_LEVELS) - 1, len(QUANTILE_LEVELS))
-    for step in range(middle):  # step i leads from quantile i+1 down to quantile i
+    for step in range(MEDIAN):  # step i leads from quantile i+1 down to quantile i
         matrix[step, : step + 1] = -1.0
-    for step in range(middle, len(QUANTILE_LEVELS) - 1):  # step i leads from quantile i up to quantile i+1
+    for step in range(MEDIAN, len(QUANTILE_LEVELS) - 1):  # step i leads from quantile i up to quantile i+1
         matrix[step, step + 1 :] = 1.0
     return matrix
