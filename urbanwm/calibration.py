@@ -7,27 +7,27 @@ only, carried in the bundle as JSON, applied wherever the bundle forecasts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from urbanwm.clock import require_utc
 from urbanwm.contracts.signals import HORIZON_HOURS_MAX, MEDIAN, QUANTILE_LEVELS, TARGETS
-from urbanwm.errors import BadInput, BundleInvalid
+from urbanwm.errors import BundleInvalid
+from urbanwm.features.recent_errors import UsualErrors
 from urbanwm.members import scaled_around_median
 from urbanwm.past_errors import daily_correlation, whole_days
 
 METHOD = "band_scale"
-TRAINED_UNTIL = "trained_until"
-"""Key under which a training notes the last hour of each city, ISO 8601."""
+USUAL_ERRORS = "usual_errors"
+"""Key under which a training notes, by city, what later errors are compared with."""
 LEAD_BUCKETS: tuple[tuple[int, int], ...] = ((1, 6), (7, 24), (25, 48), (49, HORIZON_HOURS_MAX))
 """First and last lead hour of each bucket; a bucket without held-out hours takes the one before it."""
 SCALE_MIN, SCALE_MAX = 1.04, 3.0
 """A band is always widened: held-out hours lie between training hours, the future does not."""
-PRIOR_WINDOWS = 10.0
-"""Held-out windows that weigh as much as the prior belief that the model's own width is right (scale 1)."""
+PRIOR_WINDOWS = 200.0
+"""Held-out windows that weigh as much as the prior belief that the model's own width is right (scale 1): it
+begins as that of left-out errors of the whole record, and the windows are a few weeks that overlap."""
 MINIMUM_HOURS = 24
 MINIMUM_DAYS = 24
 AR1_MAX = 0.99
@@ -108,22 +108,14 @@ def apply_calibration(quantiles: Array, calibration: Mapping[str, Any], first_le
     return np.concatenate([lower[..., :-1], upper], axis=-1)
 
 
-def trained_until(calibration: Mapping[str, Any], city: str) -> datetime | None:
-    """Return the last hour of a city that the model was trained on; None where it is not known.
+def usual_errors(calibration: Mapping[str, Any], city: str) -> UsualErrors | None:
+    """Return what a city's later errors are compared with; None where the training did not note it.
 
     Raises:
-        BundleInvalid: It is not a time, or one without a time zone.
+        BundleInvalid: What it noted cannot be read.
     """
-    text = calibration.get(TRAINED_UNTIL, {}).get(city)
-    try:
-        return None if text is None else require_utc(datetime.fromisoformat(text), TRAINED_UNTIL)
-    except (TypeError, ValueError, BadInput) as error:
-        raise BundleInvalid(
-            "the calibration holds no time",
-            field=TRAINED_UNTIL,
-            value=text,
-            allowed="ISO 8601, with a time zone",
-        ) from error
+    document = calibration.get(USUAL_ERRORS, {}).get(city)
+    return None if document is None else UsualErrors.read(document)
 
 
 def _band_scales(quantiles: Array, observed: Array) -> list[float]:

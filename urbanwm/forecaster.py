@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from urbanwm.baseline import HISTORY_HOURS, MINIMUM_VALUES, reference_forecast
-from urbanwm.calibration import apply_calibration, trained_until
+from urbanwm.calibration import apply_calibration, usual_errors
 from urbanwm.cities import City
 from urbanwm.clock import floor_hour, require_utc
 from urbanwm.contracts.scenario import Forecast, InitialState, ServedBy
@@ -228,9 +228,9 @@ class WorldModelForecaster:
         )
         output = rollout.output.astype(np.float64).reshape(batch, trajectories, *rollout.output.shape[1:])
         quantiles = apply_calibration(_quantiles(output), self.bundle.calibration)
-        until = trained_until(self.bundle.calibration, series.city)
-        if until is not None:
-            factor = recent_factor(series, origins, until)
+        usual = usual_errors(self.bundle.calibration, series.city)
+        if usual is not None:
+            factor = recent_factor(series, origins, usual)
             quantiles = scaled_around_median(quantiles, factor[:, None, :, None])
         first = slice(None, None, trajectories)
         h_path, z_path = (

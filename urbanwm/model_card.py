@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import pandas as pd
 
-from urbanwm.calibration import TRAINED_UNTIL
+from urbanwm.calibration import USUAL_ERRORS
 from urbanwm.cities import City
 from urbanwm.contracts.signals import SIGNALS, TARGETS
 from urbanwm.evaluation.metrics import ALL
@@ -220,7 +220,7 @@ def _calibration(model: CardModel, verification: Verification) -> Iterator[str]:
     if model.calibration:
         method, windows = (model.calibration.get(name, UNKNOWN) for name in ("method", "windows"))
         yield f"Calibrated on {windows} validation windows, which were not trained on (`{method}`)."
-        if TRAINED_UNTIL in model.calibration:
+        if USUAL_ERRORS in model.calibration:
             yield f"How large the errors of the last {DAYS} days were then scales each answer's bands."
     else:
         yield "The quantiles are the network's own; no calibration was fitted."

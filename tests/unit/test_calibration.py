@@ -8,7 +8,15 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from urbanwm.calibration import BANDS, LEAD_BUCKETS, SCALE_MAX, SCALE_MIN, apply_calibration, fit_calibration
+from urbanwm.calibration import (
+    BANDS,
+    LEAD_BUCKETS,
+    PRIOR_WINDOWS,
+    SCALE_MAX,
+    SCALE_MIN,
+    apply_calibration,
+    fit_calibration,
+)
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BundleInvalid
 
@@ -26,8 +34,8 @@ def _coverage(quantiles: np.ndarray, observed: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("spread", [1.0, 1.5, 2.0])
-def test_intervals_cover_what_they_say_after_calibration(spread: float) -> None:
-    calibration = fit_calibration(*_forecasts(400, spread))
+def test_intervals_cover_what_they_say_after_calibration_on_many_windows(spread: float) -> None:
+    calibration = fit_calibration(*_forecasts(20 * int(PRIOR_WINDOWS), spread))
     quantiles, observed = _forecasts(100, spread, seed=1)
     assert _coverage(apply_calibration(quantiles, calibration), observed) == pytest.approx(0.9, abs=0.02)
 
@@ -42,8 +50,12 @@ def test_a_band_is_always_widened_a_little_and_never_narrowed() -> None:
 
 
 def test_few_windows_move_the_width_less_than_many() -> None:
-    few, many = (fit_calibration(*_forecasts(windows, 2.0)) for windows in (5, 400))
-    assert 1.0 < few["scale"]["pm25"][0][0] < many["scale"]["pm25"][0][0]
+    few, as_many, many = (
+        fit_calibration(*_forecasts(windows, 2.0))["scale"]["pm25"][0][0]
+        for windows in (5, int(PRIOR_WINDOWS), 2000)
+    )
+    assert 1.0 < few < as_many < many
+    assert as_many == pytest.approx(2.0**0.5, rel=0.02)  # half of what they say, in logarithms
 
 
 def test_the_median_is_untouched_and_the_order_kept() -> None:

@@ -72,7 +72,7 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
 def content(fit: DirectFit) -> list[bytes]:
     parts = [fit.direct, *fit.by_fold.values()]
     arrays = [array for part in parts for array in (*part.weights, *part.variance, part.log_error)]
-    return [np.ascontiguousarray(array).tobytes() for array in (*arrays, fit.errors)]
+    return [np.ascontiguousarray(array).tobytes() for array in (*arrays, *fit.errors.values())]
 
 
 @pytest.mark.parametrize("cities", [1, 2])

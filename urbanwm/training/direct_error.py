@@ -41,12 +41,13 @@ class DirectFit:
         direct: For forecasts: one row per city, and one for cities never seen.
         by_fold: Per city, for training: row k was fitted without fold k, which at most had a say in how much
             outliers of the others count.
-        errors: Left-out errors over their usual size, `(3, n)`, NaN = missing: where a head begins.
+        errors: Per city, left-out errors over their usual size, `(3, n)`, NaN = missing: where a head begins,
+            and what later errors are compared with.
     """
 
     direct: DirectForecast
     by_fold: dict[str, DirectForecast]
-    errors: Double
+    errors: dict[str, Double]
 
 
 class _Judged(NamedTuple):
@@ -143,10 +144,11 @@ def with_errors(
         for name in series
     }
     most = min(ERROR_WINDOWS, START_WINDOWS // len(series))
-    relative = [
-        _relative(_judge(city, columns, folds[name], most), direct, name) for name, city in series.items()
-    ]
-    return DirectFit(direct, by_fold, np.concatenate(relative, axis=1))
+    relative = {
+        name: _relative(_judge(city, columns, folds[name], most), direct, name)
+        for name, city in series.items()
+    }
+    return DirectFit(direct, by_fold, relative)
 
 
 def _judge(

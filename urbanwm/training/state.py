@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from urbanwm.calibration import TRAINED_UNTIL
+from urbanwm.calibration import USUAL_ERRORS
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BadInput, InternalContractBroken, TrainingDiverged
 from urbanwm.features import CitySeries, FeatureSpec
+from urbanwm.features.recent_errors import UsualErrors
 from urbanwm.model.config import ExperimentConfig, ModelDims
 from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import Batch, UrbanWorldModel
@@ -111,10 +112,10 @@ class Run:
         self.identity = {"config_hash": experiment.config_hash(), "data": fingerprint(series)}
         self.device = _device(self.recipe.device)
         self.spec, self.series = spec, dict(series)
-        start = None
+        self.errors: Mapping[str, NDArray[np.float64]] = {}
         if experiment.model.kind == "urban":
             fit = direct or fit_direct(series, spec)
-            self.spec, start = replace(spec, direct=fit.direct), fit.errors
+            self.spec, self.errors = replace(spec, direct=fit.direct), fit.errors
             self.series = {name: replace(city, by_fold=fit.by_fold[name]) for name, city in series.items()}
         splits = {name: split_origins(city, self.recipe) for name, city in self.series.items()}
         self.held_out = HeldOut.cut(self.series, splits, self.recipe)
@@ -125,8 +126,8 @@ class Run:
         if initial_weights is not None:
             start_from(self.model, initial_weights)
             self.identity["start"] = weights_digest(initial_weights)
-        elif start is not None:
-            _start_at_errors(self.model, start)
+        elif self.errors:
+            _start_at_errors(self.model, np.concatenate(list(self.errors.values()), axis=1))
         self.model.to(self.device).train()
         self.loss = loss_function(self.model, self.recipe)
         self.team = team if self.device.type == "cpu" else SOLO
@@ -298,8 +299,9 @@ class Run:
         forecasts = forecast_held_out(self.model, self.held_out, self.team)
         calibration = calibrate(forecasts)
         if calibration:
-            calibration[TRAINED_UNTIL] = {
-                name: city.index[-1].isoformat() for name, city in self.series.items()
+            calibration[USUAL_ERRORS] = {
+                name: UsualErrors.measured(self.series[name].index[-1].to_pydatetime(), errors).document()
+                for name, errors in self.errors.items()
             }
         return calibration, errors_by_lead(forecasts, self.held_out.rows, self.spec)
 
