@@ -56,8 +56,9 @@ def test_it_forecasts_what_is_regular_and_says_how_far_off_it_usually_is(
 def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Which of the other hours count less may depend on it; what they say does not.
+    # Penalties and which of the other hours count less may depend on it; what they say does not.
     monkeypatch.setattr(direct_sums, "HUBER_LIMIT", 1e9)
+    monkeypatch.setattr(direct_fit, "_noise", lambda sums, sizes: np.ones(sums.rows.shape[2]))
     spec, series = _record()
     fit = fit_direct({CITY: series}, spec)
     hours, fold = np.arange(len(series)), 2
@@ -87,6 +88,28 @@ def test_wild_hours_do_not_bend_the_forecast_of_ordinary_ones(monkeypatch: pytes
     robust = error()
     monkeypatch.setattr(direct_sums, "HUBER_LIMIT", 1e9)
     assert robust < 0.9 * error()
+
+
+def test_the_next_hour_is_not_blurred_by_the_noise_of_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = small_frame(150)
+    random = np.random.default_rng(2)
+    frame["energy_mwh"] = 1000.0 + 10.0 * np.cumsum(random.standard_normal(len(frame)))
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
+    series, origins = build_series(frame, CITY, spec), np.arange(600, 3500, 7)
+
+    def error() -> tuple[float, float]:
+        windows = series.windows(origins, 0, 12)
+        by_fold = replace(series, by_fold=fit_direct({CITY: series}, spec).by_fold[CITY])
+        by_fold.fill_direct(windows, origins)
+        forecast = windows.skip[..., DirectColumns(spec).answer[0]]
+        by_lead = np.abs(windows.target - forecast)[..., spec.targets.index("energy_mwh")].mean(axis=0)
+        return float(by_lead[0]), float(by_lead[-1])
+
+    first, last = error()
+    monkeypatch.setattr(direct_fit, "_noise", lambda sums, sizes: np.ones(sums.rows.shape[2]))
+    alike = error()
+    assert first < 0.95 * alike[0]
+    assert last == pytest.approx(alike[1], rel=0.05)
 
 
 def test_an_hour_within_the_limit_counts_in_full_and_one_beyond_it_by_its_distance() -> None:

@@ -40,6 +40,8 @@ HOURLY_GROUP, HOURLY_MINIMUM_DAYS = 2, 300
 """The last hours one by one are many regressors: with fewer days they are switched off."""
 CONSTANT_PENALTY = 1e-4
 UNSEEN_PENALTY = 1e-2
+NOISE_MIN = 1e-3
+"""Smallest noise of a lead, in mean ones: a signal that is always right must not end all penalties."""
 
 _one_thread: Callable[[Fit], Fit] = threadpool_limits.wrap(limits=1, user_api="blas")
 """Thousands of small systems: a second thread saves nothing, and waits for its turn at each of them where
@@ -66,7 +68,7 @@ class Shared(NamedTuple):
     """What all cities' windows say together, target by target."""
 
     penalty: tuple[Double, ...]
-    """`(P,)` of each regressor, per row."""
+    """`(L, P)` of each regressor at each lead, per row."""
     smoothing_hours: tuple[float, ...]
     pooled: tuple[Regression, ...]
     """Row 0 from everything, row 1 + k without fold k."""
@@ -128,8 +130,9 @@ def share(pooled: Sums, columns: DirectColumns, target: int) -> SharedTarget:
     """
     name = columns.spec.targets[target]
     sizes = columns.groups(name)
-    choice = _choose(pooled, sizes)
-    penalty = _penalty(choice, sizes)
+    noise = _noise(pooled, sizes)
+    choice = _choose(pooled, sizes, noise)
+    penalty = _penalty(choice, sizes, noise)
     weights = _shape_free(pooled.whole(), columns.shape_free(name))
     everyone = _solved(pooled, choice.smoothing_hours, penalty)
     return SharedTarget(penalty, choice.smoothing_hours, everyone, Regression(weights, everyone.variance[:1]))
@@ -179,7 +182,21 @@ def _solved(
     return Regression(np.stack(weights), doubt)
 
 
-def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
+def _noise(sums: Sums, sizes: Sequence[int]) -> Double:
+    """Return each lead's left-out squared error under the start, `(L,)`, over their mean.
+
+    A ridge penalty is noise over the variance of the weights (Hoerl and Kennard 1970, Technometrics 12,
+    55-67). The next hour's noise may be a hundredth of tomorrow's: one penalty for both blurs the next hour.
+    """
+    leads = sums.rows.shape[2]
+    rests = (rest for number, rest in enumerate(sums.by_row()) if number > 0)
+    error = _left_out_error(sums, rests, _penalty(_Choice(START, 0.0), sizes, np.ones(leads)))
+    noise = error / np.maximum(sums.rows.sum(axis=(0, 1)), 1.0)
+    mean = float(noise.mean())
+    return np.maximum(noise / mean, NOISE_MIN) if mean > 0.0 else np.ones(leads)
+
+
+def _choose(sums: Sums, sizes: Sequence[int], noise: Double) -> _Choice:
     """Return the penalties and smoothing with the smallest squared error on left-out folds.
 
     One setting is varied at a time, from a start that suits most records: enough, as the optimum is flat.
@@ -197,7 +214,8 @@ def _choose(sums: Sums, sizes: Sequence[int]) -> _Choice:
     rests = {hours: list(judged.smoothed(hours).by_row())[1:] for hours in SMOOTHING_HOURS}
 
     def error(choice: _Choice) -> float:
-        return _left_out_error(judged, rests[choice.smoothing_hours], _penalty(choice, sizes))
+        penalty = _penalty(choice, sizes, noise[leads])
+        return float(_left_out_error(judged, rests[choice.smoothing_hours], penalty).sum())
 
     best, least = start, error(start)
     for setting in (*varied, len(START)):
@@ -220,9 +238,9 @@ def _alternatives(choice: _Choice, setting: int) -> list[_Choice]:
     return [other for other in changed if other != choice]
 
 
-def _penalty(choice: _Choice, sizes: Sequence[int]) -> Double:
-    """Return the penalty of each regressor."""
-    return np.repeat([*choice.penalties, CONSTANT_PENALTY], sizes)
+def _penalty(choice: _Choice, sizes: Sequence[int], noise: Double) -> Double:
+    """Return the penalty of each regressor at each lead `(L, P)`."""
+    return np.outer(noise, np.repeat([*choice.penalties, CONSTANT_PENALTY], sizes))
 
 
 def _shape_free(sums: Sums, combined: Double) -> Double:
@@ -231,15 +249,16 @@ def _shape_free(sums: Sums, combined: Double) -> Double:
     reduced = everywhere._replace(
         gram=combined.T @ everywhere.gram @ combined, moment=everywhere.moment @ combined
     )
-    solved: Double = solve(reduced, np.full(combined.shape[1], UNSEEN_PENALTY)) @ combined.T
+    penalty = np.full((sums.rows.shape[-1], combined.shape[1]), UNSEEN_PENALTY)
+    solved: Double = solve(reduced, penalty) @ combined.T
     return solved[None]
 
 
-def _left_out_error(sums: Sums, rests: Sequence[Sums], penalty: Double) -> float:
-    """Return the sum of squared errors over all folds, each forecast by the sums without it."""
-    total = 0.0
+def _left_out_error(sums: Sums, rests: Iterable[Sums], penalty: Double) -> Double:
+    """Return the sum of squared errors by lead `(L,)`, each fold forecast by the sums without it."""
+    total = np.zeros(sums.rows.shape[2])
     for fold, rest in enumerate(rests):
         weights = solve(rest, penalty)
         quadratic = (sums.gram[fold] @ weights[..., None])[..., 0] - 2.0 * sums.moment[fold]
-        total += float((sums.square[fold] + (weights * quadratic).sum(axis=-1)).sum())
+        total += (sums.square[fold] + (weights * quadratic).sum(axis=-1)).sum(axis=0)
     return total

@@ -161,12 +161,12 @@ def total_of(parts: Iterable[list[Sums]]) -> list[Sums]:
 
 
 def solve(sums: Sums, penalty: Double, pull: Double | None = None) -> Double:
-    """Return ridge weights `(24, L, P)`, pulled to `pull` (default 0) by `penalty` per row."""
+    """Return ridge weights `(24, L, P)`, pulled to `pull` (default 0) by the penalty `(L, P)` per row."""
     solved = np.zeros(sums.moment.shape) if pull is None else pull.copy()
     for hour, weights in enumerate(solved):  # one at a time: all hours' products in double are gigabytes
         gram = sums.gram[hour].astype(np.float64)
         moment = sums.moment[hour] - (gram @ weights[..., None])[..., 0]
-        gram += np.maximum(sums.rows[hour], 1.0)[:, None, None] * np.diag(penalty)
+        np.einsum("lpp->lp", gram)[...] += np.maximum(sums.rows[hour], 1.0)[:, None] * penalty
         weights += np.linalg.solve(gram, moment[..., None])[..., 0]
     return solved
 
@@ -178,9 +178,9 @@ def variance(sums: Sums, penalty: Double) -> Double:
 
     Args:
         sums: Over all folds or without one, `(24, L, …)`.
-        penalty: λ `(P,)`, per row.
+        penalty: λ `(L, P)`, per row; its mean over the leads counts.
     """
     rows = max(float(sums.rows.sum()), 1.0)
-    gram = sums.gram.sum(axis=(0, 1)) / rows + np.diag(penalty)
+    gram = sums.gram.sum(axis=(0, 1)) / rows + np.diag(penalty.mean(axis=0))
     inverse: Double = np.linalg.inv(gram) / max(rows / sums.rows.size, 1.0)
     return inverse
