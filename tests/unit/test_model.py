@@ -74,6 +74,18 @@ def test_quantiles_never_cross() -> None:
     assert (_forecast(model, batch).output.diff(dim=-1) >= 0).all()
 
 
+def test_the_network_widens_bands_and_narrows_none() -> None:
+    model, batch = _batch("urban", horizon=48)
+    with torch.no_grad():
+        for parameter in model.predictor.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(5.0)
+    usual = model.direct(batch.skip[:, batch.context_hours :])[1][..., None]
+    wider = _forecast(model, batch).output.diff(dim=-1) / usual - model.predictor.start.diff(dim=-1)
+    assert wider.min() > -1e-3
+    assert wider.max() > 1.0
+
+
 @pytest.mark.parametrize("kind", ["reference", "urban"])
 def test_latents_have_one_row_per_imagined_hour(kind: str) -> None:
     model, batch = _batch(kind, horizon=5)

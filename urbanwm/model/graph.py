@@ -223,7 +223,8 @@ def _read_out(model: UrbanWorldModel, graph: GraphBuilder, h_path: str, z_path: 
     steps, quantiles = head.steps_to_quantiles.shape
     raw = graph.op("Reshape", raw, graph.integers(0, 0, head.targets, quantiles))
     deviation, raw_steps = graph.split(raw, quantiles - steps, steps)
-    spread = graph.op("MatMul", graph.op("Softplus", raw_steps), graph.weight(head.steps_to_quantiles))
+    widened = graph.op("Max", graph.op("Softplus", raw_steps), graph.weight(head.start.diff(dim=-1)))
+    spread = graph.op("MatMul", widened, graph.weight(head.steps_to_quantiles))
     direct, usual_error = (
         graph.op("Unsqueeze", part, graph.integers(-1))
         for part in (_direct(model, graph), _usual_error(model, graph))

@@ -52,9 +52,11 @@ class QuantilePredictor(nn.Module):
     """Seven quantiles per target in normalised units: the direct forecast's, moved by the network.
 
     The network speaks in units of the direct forecast's usual error: its median is `deviation`, and the other
-    quantiles are reached from it by positive steps (cumulative softplus), so that they cannot cross. Of its
-    departure from where it began, the quantiles of the direct forecast's own errors, a share per target is
-    kept: as much as held-out hours support. The output layer's weights start at zero.
+    quantiles are reached from it by positive steps (cumulative softplus), so that they cannot cross. They
+    begin as the quantiles of the direct forecast's own errors. Steps may grow, not shrink: narrower bands
+    hold on hours between training hours, not in the season that follows. Of the departure from where they
+    began a share per target is kept: as much as held-out hours support. The output layer's weights start at
+    zero.
     """
 
     steps_to_quantiles: Tensor
@@ -83,8 +85,9 @@ class QuantilePredictor(nn.Module):
         """Make `quantiles` (ascending, in usual errors from the direct forecast) the answer to any state."""
         steps = [max(upper - lower, MINIMUM_STEP) for lower, upper in pairwise(quantiles)]
         raw = [quantiles[MEDIAN], *(math.log(math.expm1(step)) for step in steps)]
-        self.out.bias.view(self.targets, -1)[target] = torch.tensor(raw)
-        self.start[target] = self._quantiles(self.out.bias.view(self.targets, -1)[target])
+        bias = self.out.bias.view(self.targets, -1)[target]
+        bias.copy_(torch.tensor(raw))
+        self.start[target] = self._quantiles(bias[:1], functional.softplus(bias[1:]))
 
     @torch.no_grad()
     def keep(self, shares: Sequence[float]) -> None:
@@ -94,14 +97,15 @@ class QuantilePredictor(nn.Module):
     def forward(self, state: Tensor, direct: Tensor, usual_error: Tensor) -> Tensor:
         """Return quantiles `(..., 3, 7)` from states `(..., D + Z)`, direct forecast and error `(..., 3)`."""
         raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
-        departure = self._quantiles(raw) - self.start
+        steps = torch.maximum(functional.softplus(raw[..., 1:]), self.start.diff(dim=-1))
+        departure = self._quantiles(raw[..., :1], steps) - self.start
         relative = self.start + self.share.unsqueeze(-1) * departure
         quantiles: Tensor = direct.unsqueeze(-1) + usual_error.unsqueeze(-1) * relative
         return quantiles
 
-    def _quantiles(self, raw: Tensor) -> Tensor:
-        """Return ascending quantiles `(..., 7)` of the output layer's median and steps `(..., 7)`."""
-        quantiles: Tensor = raw[..., :1] + functional.softplus(raw[..., 1:]) @ self.steps_to_quantiles
+    def _quantiles(self, median: Tensor, steps: Tensor) -> Tensor:
+        """Return ascending quantiles `(..., 7)` of the median `(..., 1)` and the steps `(..., 6)` between."""
+        quantiles: Tensor = median + steps @ self.steps_to_quantiles
         return quantiles
 
 
