@@ -34,7 +34,7 @@ def card(verification: Verification, **changes: object) -> str:
     fields = {
         "experiment": {"name": "urban", "model": {"hidden_dim": 256}, "training": {"steps": 250}},
         "spec": spec,
-        "calibration": {"method": "band_scale", "windows": 30, "trained_until": {}},
+        "calibration": {"method": "band_scale", "windows": 30, "usual_errors": {}},
         "assumptions": load_assumptions().describe(),
         "provenance": {"run_id": "abc", "git_sha": "f00", "dataset_version": "3"},
         "digest": "d1gest",
