@@ -65,21 +65,23 @@ def test_an_untrained_urban_forecast_is_the_direct_forecast() -> None:
     torch.testing.assert_close(median, batch.skip[:, batch.context_hours :, :, dims.direct])
 
 
-def test_quantiles_never_cross() -> None:
+def _wild() -> tuple[UrbanWorldModel, Batch]:
+    """Return an urban model whose head departs far from where it began."""
     model, batch = _batch("urban", horizon=48)
     with torch.no_grad():
         for parameter in model.predictor.parameters():
             if parameter.requires_grad:
                 parameter.mul_(5.0)
+    return model, batch
+
+
+def test_quantiles_never_cross() -> None:
+    model, batch = _wild()
     assert (_forecast(model, batch).output.diff(dim=-1) >= 0).all()
 
 
 def test_the_network_widens_bands_and_narrows_none() -> None:
-    model, batch = _batch("urban", horizon=48)
-    with torch.no_grad():
-        for parameter in model.predictor.parameters():
-            if parameter.requires_grad:
-                parameter.mul_(5.0)
+    model, batch = _wild()
     usual = model.direct(batch.skip[:, batch.context_hours :])[1][..., None]
     wider = _forecast(model, batch).output.diff(dim=-1) / usual - model.predictor.start.diff(dim=-1)
     assert wider.min() > -1e-3

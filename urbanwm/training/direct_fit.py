@@ -9,6 +9,7 @@ the record.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -189,7 +190,7 @@ def _noise(sums: Sums, sizes: Sequence[int]) -> Double:
     55-67). The next hour's noise may be a hundredth of tomorrow's: one penalty for both blurs the next hour.
     """
     leads = sums.rows.shape[2]
-    rests = (rest for number, rest in enumerate(sums.by_row()) if number > 0)
+    rests = islice(sums.by_row(), 1, None)
     error = _left_out_error(sums, rests, _penalty(_Choice(START, 0.0), sizes, np.ones(leads)))
     noise = error / np.maximum(sums.rows.sum(axis=(0, 1)), 1.0)
     mean = float(noise.mean())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urbanwm.contracts.signals import MEDIAN, TARGETS
+from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import FeatureSpec
 from urbanwm.training.validation import Forecasts
 
@@ -38,8 +38,7 @@ def errors_by_lead(forecasts: Forecasts, rows: Mapping[str, slice], spec: Featur
 
 def _errors(forecasts: Forecasts, city: str, spec: FeatureSpec) -> dict[str, float]:
     """Return one city's errors by metric name."""
-    point = MEDIAN if forecasts.quantiles.shape[-1] > 1 else 0
-    median: NDArray[Any] = spec.denormalise(city, forecasts.quantiles[..., point], forecasts.usual)
+    median: NDArray[Any] = spec.denormalise(city, forecasts.median, forecasts.usual)
     observed: NDArray[Any] = spec.denormalise(city, forecasts.observed, forecasts.usual)
     error = np.where(forecasts.mask > 0, np.abs(median - observed), np.nan)
     found = {}

@@ -112,10 +112,14 @@ class Run:
         self.identity = {"config_hash": experiment.config_hash(), "data": fingerprint(series)}
         self.device = _device(self.recipe.device)
         self.spec, self.series = spec, dict(series)
-        self.errors: Mapping[str, NDArray[np.float64]] = {}
+        start, self.usual_errors = None, dict[str, UsualErrors]()
         if experiment.model.kind == "urban":
             fit = direct or fit_direct(series, spec)
-            self.spec, self.errors = replace(spec, direct=fit.direct), fit.errors
+            self.spec, start = replace(spec, direct=fit.direct), fit.errors
+            self.usual_errors = {
+                name: UsualErrors.measured(city.index[-1].to_pydatetime(), fit.errors[name])
+                for name, city in series.items()
+            }
             self.series = {name: replace(city, by_fold=fit.by_fold[name]) for name, city in series.items()}
         splits = {name: split_origins(city, self.recipe) for name, city in self.series.items()}
         self.held_out = HeldOut.cut(self.series, splits, self.recipe)
@@ -126,8 +130,8 @@ class Run:
         if initial_weights is not None:
             start_from(self.model, initial_weights)
             self.identity["start"] = weights_digest(initial_weights)
-        elif self.errors:
-            _start_at_errors(self.model, np.concatenate(list(self.errors.values()), axis=1))
+        elif start is not None:
+            _start_at_errors(self.model, np.concatenate(list(start.values()), axis=1))
         self.model.to(self.device).train()
         self.loss = loss_function(self.model, self.recipe)
         self.team = team if self.device.type == "cpu" else SOLO
@@ -299,10 +303,7 @@ class Run:
         forecasts = forecast_held_out(self.model, self.held_out, self.team)
         calibration = calibrate(forecasts)
         if calibration:
-            calibration[USUAL_ERRORS] = {
-                name: UsualErrors.measured(self.series[name].index[-1].to_pydatetime(), errors).document()
-                for name, errors in self.errors.items()
-            }
+            calibration[USUAL_ERRORS] = {name: usual.document() for name, usual in self.usual_errors.items()}
         return calibration, errors_by_lead(forecasts, self.held_out.rows, self.spec)
 
 

@@ -96,6 +96,11 @@ class Forecasts:
     mask: NDArray[np.float32]
     usual: NDArray[np.float32]
 
+    @property
+    def median(self) -> NDArray[np.float32]:
+        """Return the medians `(N, H, 3)`; of a point forecast the points."""
+        return self.quantiles[..., self.quantiles.shape[-1] // 2]
+
     def of_rows(self, rows: slice) -> Forecasts:
         """Return the forecasts of some windows."""
         return Forecasts(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -147,7 +152,7 @@ def scores(forecasts: Forecasts) -> dict[str, float]:
     quantiles = torch.from_numpy(forecasts.quantiles)
     observed = torch.from_numpy(forecasts.observed)
     crps = quantile_loss(quantiles, observed).numpy()
-    error = np.abs(forecasts.quantiles[..., forecasts.quantiles.shape[-1] // 2] - forecasts.observed)
+    error = np.abs(forecasts.median - forecasts.observed)
     result: dict[str, float] = {}
     relative = []
     for index, name in enumerate(TARGETS):
