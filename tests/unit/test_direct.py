@@ -58,7 +58,7 @@ def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight
 ) -> None:
     # Penalties and which of the other hours count less may depend on it; what they say does not.
     monkeypatch.setattr(direct_sums, "HUBER_LIMIT", 1e9)
-    monkeypatch.setattr(direct_fit, "_noise", lambda sums, sizes: np.ones(sums.rows.shape[2]))
+    monkeypatch.setattr(direct_fit, "noise_by_lead", lambda sums, sizes: np.ones(sums.rows.shape[2]))
     spec, series = _record()
     fit = fit_direct({CITY: series}, spec)
     hours, fold = np.arange(len(series)), 2
@@ -106,7 +106,7 @@ def test_the_next_hour_is_not_blurred_by_the_noise_of_later_ones(monkeypatch: py
         return float(by_lead[0]), float(by_lead[-1])
 
     first, last = error()
-    monkeypatch.setattr(direct_fit, "_noise", lambda sums, sizes: np.ones(sums.rows.shape[2]))
+    monkeypatch.setattr(direct_fit, "noise_by_lead", lambda sums, sizes: np.ones(sums.rows.shape[2]))
     alike = error()
     assert first < 0.95 * alike[0]
     assert last == pytest.approx(alike[1], rel=0.05)

@@ -92,7 +92,8 @@ def test_candidates_that_read_the_same_share_one_fit(night):
     other = tonight.plan("short", **{"training.horizon_hours": 6})
     folders = tonight.fit(tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1}), other)
     assert folders["urban"] == folders["urban@1"] != folders["short"]
-    assert tonight.pieces == 2 * [*2 * ["add up"], *3 * ["share"], *3 * ["fit"]]
+    together = [*2 * ["add up"], *3 * ["share"]]
+    assert tonight.pieces == 2 * [*2 * together, *3 * ["fit"]]
 
 
 def test_one_city_with_one_candidate_is_left_to_its_training(night):
@@ -110,26 +111,23 @@ def test_what_is_trained_already_is_not_trained_again(night, monkeypatch):
     assert tonight.fit(*untrained(tonight.settings, SimpleNamespace(), [old])) == {}
 
 
-SUMS = ["sums-0.safetensors", "sums-1.safetensors"]
-SHARED = [f"shared-{target}.safetensors" for target in TARGETS]
+FIRST, SHARED = ([f"{stem}-{target}.safetensors" for target in TARGETS] for stem in ("first", "shared"))
+FIRST_SUMS, SUMS = ([f"{stem}-sums-{i}.safetensors" for i in range(2)] for stem in ("first", "shared"))
 CITIES = [f"city-city{number}.safetensors" for number in range(3)]
+STEPS = [FIRST_SUMS, FIRST, SUMS, SHARED, CITIES]
+"""The files of each step, in order; the fit of the cities begins when only what is shared is left."""
 
 
 @pytest.mark.parametrize(
-    ("step", "left", "missing"),
-    [
-        ("add up", SUMS[:1], [*SUMS[1:], *SHARED, *CITIES]),
-        ("share", [*SUMS, *SHARED[:1]], [*SHARED[1:], *CITIES]),
-        ("fit", [*SHARED, *CITIES[:1]], CITIES[1:]),  # and the sums are gone
-    ],
+    ("step", "needed"), [(0, []), (1, FIRST_SUMS), (2, FIRST), (3, [*FIRST, *SUMS]), (4, SHARED)]
 )
-def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, missing):
+def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, needed):
     tonight = night(3)
     plan, folder = tonight.plan("urban"), tonight.settings.home / "night"
 
     def killed(name, work, jobs):
         first = serial(name, work, jobs[:1])
-        if name == step:
+        if jobs[0].path.name == STEPS[step][0]:
             raise KeyboardInterrupt
         return first + serial(name, work, jobs[1:])
 
@@ -137,7 +135,7 @@ def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, mis
         fit_together(tonight.settings, tonight.data, [plan], folder, killed)
     (parts,) = folder.iterdir()
     before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
-    assert sorted(before) == sorted([*left, "spec.json"])
+    assert sorted(before) == sorted([*needed, STEPS[step][0], "spec.json"])
     made = []
 
     def watched(name, work, jobs):
@@ -145,8 +143,8 @@ def test_a_fit_that_was_killed_goes_on_with_what_is_there(night, step, left, mis
         return serial(name, work, jobs)
 
     fit_together(tonight.settings, tonight.data, [plan], folder, watched)
-    assert made == missing
+    assert made == [*STEPS[step][1:], *(file for later in STEPS[step + 1 :] for file in later)]
     after = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
     assert sorted(after) == sorted([*SHARED, *CITIES, "spec.json"])
-    kept = set(left) - set(SUMS)
+    kept = before.keys() & {*SHARED, *CITIES}
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}

@@ -25,6 +25,8 @@ GROUPS: Final = 8
 CITIES_PER_GROUP: Final = 2
 """At least: writing and reading a part takes half as long as adding up a year of one city."""
 SPEC_FILE: Final = "spec.json"
+FIRST, SHARED = "first", "shared"
+"""How files of what all cities have in common begin: at first sight, and for good."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class FitJob:
         cities: Which of its cities.
         folder: Of the spec and of what the steps leave.
         out: What this one leaves there.
+        shared: Files of what all cities have in common, target by target, as far as it is known.
     """
 
     settings: Settings
@@ -44,6 +47,7 @@ class FitJob:
     cities: tuple[str, ...]
     folder: Path
     out: str
+    shared: tuple[Path, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -68,11 +72,13 @@ class ShareJob:
         sums: The files of all groups.
         target: Its place in the spec.
         path: The file that this leaves, in the folder of the spec.
+        chosen: Whether penalties are chosen.
     """
 
     sums: tuple[Path, ...]
     target: int
     path: Path
+    chosen: bool
 
 
 def fit_together(
@@ -106,33 +112,38 @@ def fit_together(
 
 
 def _fit(settings: Settings, window: Mapping[str, Any], folder: Path, spread: Spread) -> None:
-    """Add the cities up in groups, share what that says target by target, and fit each city."""
-    names = tuple(window["cities"])
+    """Find what all cities have in common, roughly at first; then fit each city."""
+    names, columns = tuple(window["cities"]), _columns(folder)
     groups = min(GROUPS, -(-len(names) // CITIES_PER_GROUP))
-    parts = [
-        FitJob(settings, window, names[group::groups], folder, f"sums-{group}.safetensors")
-        for group in range(groups)
-    ]
-    sums = tuple(job.path for job in parts)
-    shares = [ShareJob(sums, target, path) for target, path in enumerate(_shared(folder, _columns(folder)))]
-    if not all(job.path.is_file() for job in shares):
-        require_all(spread("add up", add_up, parts))
-        require_all(spread("share", share_out, shares))
-    for file in sums:
+    first, shared = (_shared(folder, columns, stem) for stem in (FIRST, SHARED))
+    for stem, known, paths in ((FIRST, (), first), (SHARED, first, shared)):
+        parts = [
+            FitJob(settings, window, names[group::groups], folder, f"{stem}-sums-{group}.safetensors", known)
+            for group in range(groups)
+        ]
+        sums = tuple(job.path for job in parts)
+        if not all(path.is_file() for path in paths) and not all(path.is_file() for path in shared):
+            require_all(spread("add up", add_up, parts))
+            chosen = stem == SHARED
+            shares = [ShareJob(sums, target, path, chosen) for target, path in enumerate(paths)]
+            require_all(spread("share", share_out, shares))
+        for file in sums:
+            file.unlink(missing_ok=True)
+    for file in first:
         file.unlink(missing_ok=True)
-    require_all(
-        spread("fit", fit_one, [FitJob(settings, window, (name,), folder, _city(name)) for name in names])
-    )
+    jobs = [FitJob(settings, window, (name,), folder, _city(name), shared) for name in names]
+    require_all(spread("fit", fit_one, jobs))
 
 
 def add_up(job: FitJob) -> Path:
     """Write the sums over some cities."""
     from urbanwm.training.direct_fit import add_sums, pooled_windows
-    from urbanwm.training.direct_parts import write_sums
+    from urbanwm.training.direct_parts import read_shared, write_sums
 
     if not job.path.is_file():
         most = pooled_windows(len(job.window["cities"]))
-        write_sums(job.path, add_sums(job.series().values(), job.columns, most))
+        first = read_shared(job.shared) if job.shared else None
+        write_sums(job.path, add_sums(job.series().values(), job.columns, most, first))
     return job.path
 
 
@@ -144,7 +155,8 @@ def share_out(job: ShareJob) -> Path:
 
     if not job.path.is_file():
         (total,) = total_of([read_sums(file, job.target)] for file in job.sums)
-        write_shared(job.path, share(total, _columns(job.path.parent), job.target))
+        columns = _columns(job.path.parent)
+        write_shared(job.path, share(total, columns, job.target, chosen=job.chosen))
     return job.path
 
 
@@ -154,10 +166,9 @@ def fit_one(job: FitJob) -> Path:
     from urbanwm.training.direct_parts import read_shared, write_city
 
     if not job.path.is_file():
-        columns = job.columns
         (city,) = job.series().values()
         alone = len(job.window["cities"]) == 1
-        write_city(job.path, fit_city(city, columns, read_shared(_shared(job.folder, columns)), alone=alone))
+        write_city(job.path, fit_city(city, job.columns, read_shared(job.shared), alone=alone))
     return job.path
 
 
@@ -174,7 +185,7 @@ def read_fit(folder: Path, series: Mapping[str, CitySeries], spec: FeatureSpec) 
 
     columns = DirectColumns(spec)
     fits = {name: read_city(folder / _city(name)) for name in series}
-    return join(series, columns, read_shared(_shared(folder, columns)), fits)
+    return join(series, columns, read_shared(_shared(folder, columns, SHARED)), fits)
 
 
 def _columns(folder: Path) -> DirectColumns:
@@ -182,9 +193,9 @@ def _columns(folder: Path) -> DirectColumns:
     return DirectColumns(FeatureSpec.from_dict(json.loads((folder / SPEC_FILE).read_text("utf-8"))))
 
 
-def _shared(folder: Path, columns: DirectColumns) -> list[Path]:
+def _shared(folder: Path, columns: DirectColumns, stem: str) -> tuple[Path, ...]:
     """Return the file of what all cities have in common, for each target."""
-    return [folder / f"shared-{target}.safetensors" for target in columns.spec.targets]
+    return tuple(folder / f"{stem}-{target}.safetensors" for target in columns.spec.targets)
 
 
 def _city(name: str) -> str:
