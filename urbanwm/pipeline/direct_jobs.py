@@ -116,13 +116,14 @@ def _fit(settings: Settings, window: Mapping[str, Any], folder: Path, spread: Sp
     names, columns = tuple(window["cities"]), _columns(folder)
     groups = min(GROUPS, -(-len(names) // CITIES_PER_GROUP))
     first, shared = (_shared(folder, columns, stem) for stem in (FIRST, SHARED))
+    due = not _whole(shared)
     for stem, known, paths in ((FIRST, (), first), (SHARED, first, shared)):
         parts = [
             FitJob(settings, window, names[group::groups], folder, f"{stem}-sums-{group}.safetensors", known)
             for group in range(groups)
         ]
         sums = tuple(job.path for job in parts)
-        if not all(path.is_file() for path in paths) and not all(path.is_file() for path in shared):
+        if due and not _whole(paths):
             require_all(spread("add up", add_up, parts))
             chosen = stem == SHARED
             shares = [ShareJob(sums, target, path, chosen) for target, path in enumerate(paths)]
@@ -133,6 +134,11 @@ def _fit(settings: Settings, window: Mapping[str, Any], folder: Path, spread: Sp
         file.unlink(missing_ok=True)
     jobs = [FitJob(settings, window, (name,), folder, _city(name), shared) for name in names]
     require_all(spread("fit", fit_one, jobs))
+
+
+def _whole(paths: Sequence[Path]) -> bool:
+    """Tell whether a step left all of its files."""
+    return all(path.is_file() for path in paths)
 
 
 def add_up(job: FitJob) -> Path:
