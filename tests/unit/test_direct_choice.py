@@ -57,7 +57,7 @@ def test_what_is_best_by_one_part_alone_is_left_at_the_start(
     first, of = sum(SIZES[:RECENT]), sums(400)
     noise = np.ones(len(LEADS))
 
-    def error(judged: Sums, rests: object, penalty: Double) -> Double:  # noqa: ARG001
+    def error(judged: Sums, rests: object, penalty: Double) -> Double:
         better = np.array(gain) if penalty[0, first] == 1.0 else np.zeros(FOLDS)
         return np.repeat(100.0 - better[:, None], len(LEADS), axis=1)
 
