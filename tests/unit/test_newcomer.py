@@ -9,7 +9,7 @@ import pytest
 
 from tests.small_world import small_city, small_experiment, small_frame, small_series
 from urbanwm.contracts.signals import TARGETS
-from urbanwm.features import build_series
+from urbanwm.features import build_series, build_spec
 from urbanwm.features.newcomer import with_newcomer
 from urbanwm.training.direct_fit import fit_direct
 
@@ -63,6 +63,22 @@ def test_the_size_of_the_next_hours_errors_is_its_own(spec):
     promised = windows.skip[..., after.skip_names.index("direct_log_error")][:, :3]
     made = np.log(errors(after, frame, later)[:, :3] + 1e-3)
     assert np.abs((made - promised).mean(axis=(0, 1))).max() < 0.7
+
+
+def test_a_signal_that_no_trained_city_has_is_as_uncertain_as_its_own_weeks_say():
+    trained = small_frame(80).assign(traffic_index=np.nan)
+    city = small_city()
+    before = build_spec("urban", {city.name: trained}, {city.name: city}, None, 12, 12)
+    fit = fit_direct({city.name: build_series(trained, city.name, before)}, before)
+    frame = lasting_frame(DAYS + 20)
+    _, after = known_of(replace(before, direct=fit.direct), frame)
+    later = np.arange(24 * DAYS, 24 * DAYS + 400, 5)
+    windows = build_series(frame, NEWCOMER, after).windows(later, 0, after.horizon_hours)
+    traffic = after.targets.index("traffic_index")
+    usual = np.exp(windows.skip[..., traffic, after.skip_names.index("direct_log_error")])
+    inside = errors(after, frame, later)[..., traffic] < 1.645 * usual
+    assert 0.8 < inside.mean() < 0.97
+    assert usual.max() < 1.0
 
 
 def test_less_than_two_weeks_change_nothing(spec):

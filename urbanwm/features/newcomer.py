@@ -28,8 +28,10 @@ PENALTY, PENALTY_POWER = 0.003, 1.5
 """Of a share, per row, times a power of the lead in hours: later levels depend less on the last one."""
 BLOCKS: Final = 4
 """Parts of the record that are left out in turn to see how large the errors are."""
-FADES_HOURS: Final = 12.0
+FADES_HOURS: Final = 96.0
 """Lead over which the size of own errors gives way to that of other cities'."""
+LOG_OF_NORMAL: Final = -0.635
+"""Mean of log |error| of normal errors, in standard deviations: -(γ + log 2) / 2."""
 LEADS_ALIKE: Final = 2.0
 """How far a lead's errors are smoothed over its neighbours', h."""
 SMALLEST_ERROR: Final = 1e-3
@@ -42,7 +44,8 @@ def with_newcomer(spec: FeatureSpec, city: str, frame: pd.DataFrame) -> FeatureS
 
     The weights for a city never seen hold what other cities have in common; how long a level lasts is the
     newcomer's own. So per target and lead one share is fitted: how far the forecast moves to the last hour's
-    level. The size of the errors at short leads is its own too, from left-out parts of the record.
+    level. The size of the errors is its own too, from left-out parts of the record; at later leads, of which
+    some weeks say less, it leans on other cities, unless no city that was trained on has the target.
 
     Args:
         spec: As `FeatureSpec.with_city` returned it.
@@ -64,10 +67,13 @@ def _with_row(
     """Return the direct forecast with a row for the city, fitted on windows from these origins."""
     spec, leads = series.spec, series.spec.horizon_hours
     columns, windows = DirectColumns(spec), series.windows(origins, 0, leads)
-    inputs = columns.inputs(windows)
+    inputs, new = columns.inputs(windows), _untrained(spec, direct)
+    # Weights that nothing was learned for are not uncertain: they are none, and the errors show it.
+    variance = tuple(part * np.float32(not own) for part, own in zip(direct.variance, new, strict=True))
+    direct = replace(direct, variance=variance)
     forecast, log_usual = direct.predict(inputs, np.zeros(len(origins), np.int64))
     last_level = columns.predictions.index(spec.skip_names.index(LAST_LEVEL))
-    fading = np.exp(-np.arange(leads) / FADES_HOURS)
+    fades = np.exp(-np.arange(leads) / FADES_HOURS)
     weights, log_error = [], direct.log_error[:1].copy()
     for target in range(len(spec.targets)):
         seen = windows.target_mask[..., target] > 0
@@ -79,7 +85,9 @@ def _with_row(
         own[..., last_level] += share
         weights.append(own.astype(np.float32))
         size = np.log(np.abs(left_out) + SMALLEST_ERROR) - log_usual[..., target].astype(np.float64)
-        log_error[0, target] += fading * _mean_by_lead(size)
+        larger = _mean_by_lead(size)
+        # A head that nothing was learned for speaks in standard deviations.
+        log_error[0, target] += larger - LOG_OF_NORMAL if new[target] else fades * larger
     return replace(
         direct,
         names=(*direct.names, city),
@@ -87,6 +95,12 @@ def _with_row(
         variance=tuple(np.concatenate([part, part[:1]]) for part in direct.variance),
         log_error=np.concatenate([direct.log_error, log_error]),
     )
+
+
+def _untrained(spec: FeatureSpec, direct: DirectForecast) -> list[bool]:
+    """Tell of each target whether no city that was trained on has it."""
+    trained = [spec.scaler(name) for name in direct.names if name in spec.scalers]
+    return [all(name in scaler.borrowed for scaler in trained) for name in spec.targets]
 
 
 def _shares(away: NDArray[np.float32], error: Double) -> tuple[Double, Double]:
