@@ -138,6 +138,7 @@ class TestPieces:
 
 
 class TestAssistants:
+    @pytest.mark.slow
     def test_an_assistants_piece_has_the_bits_of_ones_own(self, tmp_path):
         world = World()
         alone = world.slopes(SOLO)
@@ -162,6 +163,7 @@ class TestAssistants:
             assistants.close()
             assert int(helper.stdout.read()) > 0
 
+    @pytest.mark.slow
     def test_a_training_is_the_same_with_an_assistant_and_with_one_that_is_killed(self, tmp_path):
         world, word, asked = World(training__steps=30), tmp_path / "word.json", itertools.count()
         alone = world.train(tmp_path / "alone")

@@ -72,6 +72,7 @@ def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight
         assert np.abs(after[0] - before[0]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_wild_hours_do_not_bend_the_forecast_of_ordinary_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, series = _record()
     wild = np.random.default_rng(0).random(len(series)) < 0.03
@@ -90,6 +91,7 @@ def test_wild_hours_do_not_bend_the_forecast_of_ordinary_ones(monkeypatch: pytes
     assert robust < 0.9 * error()
 
 
+@pytest.mark.slow
 def test_the_next_hour_is_not_blurred_by_the_noise_of_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = small_frame(150)
     random = np.random.default_rng(2)
@@ -141,6 +143,7 @@ def test_a_city_never_seen_is_not_given_another_citys_daily_shape(
     np.testing.assert_allclose(forecast, 3.0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_different_cities_keep_weights_of_their_own() -> None:
     frame = small_frame(90)
     other = frame.assign(energy_mwh=frame["energy_mwh"].shift(5))

@@ -56,6 +56,7 @@ def test_the_best_weights_load_strictly_into_a_fresh_model(tmp_path: Path) -> No
         assert torch.equal(one, other), name
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:
     one, same = _weights(_train(tmp_path / "a")), _weights(_train(tmp_path / "b"))
     other = _weights(_train(tmp_path / "c", training__seed=1))
@@ -124,6 +125,7 @@ def test_a_record_too_short_to_train_on_is_refused(tmp_path: Path) -> None:
         train(experiment, series, spec, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_not_continued(tmp_path: Path) -> None:
     _train(tmp_path)
     with pytest.raises(BadInput, match="another run"):

@@ -83,6 +83,7 @@ def direct_error(record: pd.DataFrame) -> float:
     return float(np.abs(windows.target[:, :, 0] - direct).mean())
 
 
+@pytest.mark.slow
 def test_a_weather_forecast_makes_a_better_forecast(frame: pd.DataFrame) -> None:
     without = frame.filter(regex="^(?!.*_forecast_)")
     assert spec_of(without).forecast_signals == ()
