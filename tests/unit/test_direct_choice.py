@@ -40,7 +40,7 @@ def sums(days: int, *strength: float, seed: int = 0) -> Sums:
 
 
 def choice(of: Sums) -> direct_choice.Choice:
-    return choose(of, SIZES, noise_by_lead(of, SIZES))
+    return choose(start_of("traffic_index", of), of, SIZES, noise_by_lead(of, SIZES))
 
 
 def test_regressors_without_anything_to_say_are_held_back_and_telling_ones_let_go() -> None:
@@ -62,7 +62,7 @@ def test_what_is_best_by_one_part_alone_is_left_at_the_start(
         return np.repeat(100.0 - better[:, None], len(LEADS), axis=1)
 
     monkeypatch.setattr(direct_choice, "_left_out_error", error)
-    assert choose(of, SIZES, noise).penalties[RECENT] == chosen
+    assert choose(START, of, SIZES, noise).penalties[RECENT] == chosen
 
 
 def test_a_gain_on_one_part_is_chance_and_one_on_all_parts_is_not() -> None:
@@ -74,7 +74,7 @@ def test_a_gain_on_one_part_is_chance_and_one_on_all_parts_is_not() -> None:
 
 def test_a_short_record_takes_the_start_and_leaves_the_last_hours_out() -> None:
     short = sums(CHOICE_DAYS - 10)
-    assert choice(short) == start_of(short)
-    assert start_of(short).penalties[HOURLY_GROUP] == PENALTIES[-1]
-    assert start_of(sums(400)) == START
+    assert choice(short) == start_of("traffic_index", short)
+    assert start_of("traffic_index", short).penalties[HOURLY_GROUP] == PENALTIES[-1]
+    assert start_of("traffic_index", sums(400)) == START
     assert choice(sums(CHOICE_DAYS + 40)).penalties[HOURLY_GROUP] == PENALTIES[-1]

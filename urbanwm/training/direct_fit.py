@@ -127,7 +127,8 @@ def share(pooled: Sums, columns: DirectColumns, target: int, *, chosen: bool) ->
     name = columns.spec.targets[target]
     sizes = columns.groups(name)
     noise = noise_by_lead(pooled, sizes)
-    choice = choose(pooled, sizes, noise) if chosen else start_of(pooled)
+    start = start_of(name, pooled)
+    choice = choose(start, pooled, sizes, noise) if chosen else start
     penalty = choice.penalty(sizes, noise)
     weights = _shape_free(pooled.whole(), columns.shape_free(name))
     everyone = _solved(pooled, choice.smoothing_hours, penalty)
