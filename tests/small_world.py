@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from urbanwm.features.direct import DirectColumns, DirectForecast
 from urbanwm.model.config import ExperimentConfig, ModelDims, experiment_spec, load_experiment
 from urbanwm.model.predictor import QuantilePredictor
 from urbanwm.model.world_model import UrbanWorldModel
+from urbanwm.training.direct_error import DirectFit
+from urbanwm.training.direct_fit import fit_direct
 
 SMALL_TRAINING = {
     "training.steps": 6,
@@ -74,6 +77,13 @@ def small_series(experiment: ExperimentConfig, days: int = 60) -> tuple[FeatureS
     frame, city = small_frame(days), small_city()
     spec = experiment_spec(experiment, {city.name: frame}, {city.name: city})
     return spec, {city.name: build_series(frame, city.name, spec)}
+
+
+@cache
+def small_fit() -> DirectFit:
+    """Return the direct fit of `small_series` of the urban experiment, made once for a module's tests."""
+    spec, series = small_series(small_experiment("urban"))
+    return fit_direct(series, spec)
 
 
 def random_model(experiment: ExperimentConfig, spec: FeatureSpec, seed: int = 0) -> UrbanWorldModel:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.small_world import small_experiment, small_series
+from tests.small_world import small_experiment, small_fit, small_series
 from tests.waiting import eventually
 from urbanwm.model.config import ModelDims
 from urbanwm.model.world_model import Batch, UrbanWorldModel
@@ -88,7 +88,9 @@ class World:
         return forecast_held_out(self.model, HeldOut.cut(self.series, splits, self.recipe), team)
 
     def train(self, folder, team=SOLO):
-        result = train(self.experiment, self.series, self.spec, folder, progress=False, team=team)
+        result = train(
+            self.experiment, self.series, self.spec, folder, progress=False, direct=small_fit(), team=team
+        )
         return weights_digest(dict(result.model.named_parameters()))
 
 
@@ -149,7 +151,7 @@ class TestAssistants:
             assistants.close()
             assert helper.stdout.read() == "2\n"
 
-    @pytest.mark.parametrize("kind", ["urban", "reference"])
+    @pytest.mark.parametrize("kind", ["urban", pytest.param("reference", marks=pytest.mark.slow)])
     def test_held_out_windows_that_an_assistant_forecasts_have_the_bits_of_ones_own(
         self, tmp_path, monkeypatch, kind
     ):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.small_world import small_city, small_experiment, small_frame, small_series
+from tests.small_world import small_city, small_experiment, small_fit, small_frame, small_series
 from urbanwm.contracts.signals import TARGETS
 from urbanwm.features import build_series, build_spec
 from urbanwm.features.newcomer import with_newcomer
@@ -20,8 +20,8 @@ DAYS = 30
 @pytest.fixture(scope="module")
 def spec():
     """Inputs and direct forecast of a city with a regular day."""
-    fitted, series = small_series(small_experiment("urban"))
-    return replace(fitted, direct=fit_direct(series, fitted).direct)
+    inputs, _ = small_series(small_experiment("urban"))
+    return replace(inputs, direct=small_fit().direct)
 
 
 def lasting_frame(days, seed=3):
