@@ -151,7 +151,8 @@ class TestAssistants:
             assistants.close()
             assert helper.stdout.read() == "2\n"
 
-    @pytest.mark.parametrize("kind", ["urban", pytest.param("reference", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", ["urban", "reference"])
     def test_held_out_windows_that_an_assistant_forecasts_have_the_bits_of_ones_own(
         self, tmp_path, monkeypatch, kind
     ):

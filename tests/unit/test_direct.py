@@ -29,7 +29,7 @@ CITY = small_city().name
 
 def _record(days: int = 80) -> tuple[FeatureSpec, CitySeries]:
     frame = small_frame(days)
-    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 6)
     return spec, build_series(frame, CITY, spec)
 
 
@@ -43,7 +43,7 @@ def test_it_forecasts_what_is_regular_and_says_how_far_off_it_usually_is(
     fitted: tuple[FeatureSpec, CitySeries, DirectFit],
 ) -> None:
     spec, series, fit = fitted
-    windows = replace(series, by_fold=fit.by_fold[CITY]).windows(np.arange(600, 1800, 7), 0, 12)
+    windows = replace(series, by_fold=fit.by_fold[CITY]).windows(np.arange(600, 1800, 7), 0, 6)
     columns = DirectColumns(spec)
     direct, log_error = (windows.skip[..., column] for column in columns.answer)
     seen = windows.target_mask > 0
@@ -80,7 +80,7 @@ def test_wild_hours_do_not_bend_the_forecast_of_ordinary_ones(monkeypatch: pytes
     learned = replace(series, target=np.where(wild[:, None], series.target + np.float32(8.0), series.target))
 
     def error() -> float:
-        windows = series.windows(np.arange(600, 1800, 7), 0, 12)
+        windows = series.windows(np.arange(600, 1800, 7), 0, 6)
         by_fold = replace(series, by_fold=fit_direct({CITY: learned}, spec).by_fold[CITY])
         by_fold.fill_direct(windows, np.arange(600, 1800, 7))
         forecast = windows.skip[..., DirectColumns(spec).answer[0]]
@@ -135,7 +135,7 @@ def test_a_city_never_seen_is_not_given_another_citys_daily_shape(
     spec, series, fit = fitted
     assert fit.direct.row("nowhere") == 0
     assert fit.direct.row(CITY) == 1
-    inputs = DirectColumns(spec).inputs(series.windows([700], 0, 12))
+    inputs = DirectColumns(spec).inputs(series.windows([700], 0, 6))
     flat = tuple(np.zeros_like(regressors) for regressors in inputs.regressors)
     for regressors in flat:  # every level the same: nothing to add to it
         regressors[..., DirectColumns(spec).levels_of_any_kind] = 3.0
@@ -246,8 +246,8 @@ def test_a_kind_of_day_that_the_record_has_hardly_seen_is_forecast_with_a_wider_
 ) -> None:
     spec, series, fit = fitted
     columns, row = DirectColumns(spec), np.ones(1, dtype=np.int64)
-    inputs = columns.inputs(series.windows([24 * 60], 0, 12))
-    strange = columns.inputs(series.windows([24 * 60], 0, 12))
+    inputs = columns.inputs(series.windows([24 * 60], 0, 6))
+    strange = columns.inputs(series.windows([24 * 60], 0, 6))
     bridge = len(columns.predictions) + columns.calendar.index(spec.known_names.index("is_bridge_day"))
     traffic = spec.targets.index("traffic_index")
     strange.regressors[traffic][..., bridge] = 1.0  # never seen in these eighty days
@@ -305,7 +305,7 @@ def test_a_bundle_carries_its_direct_forecast(tmp_path: Path) -> None:
 def test_a_forecast_needs_no_gap_free_record() -> None:
     frame = small_frame(60)
     frame.iloc[300:420] = np.nan
-    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 12)
+    spec = build_spec("urban", {CITY: frame}, {CITY: small_city()}, None, 12, 6)
     fit = fit_direct({CITY: build_series(frame.astype(float), CITY, spec)}, spec)
     assert all(np.isfinite(part).all() for part in (*fit.direct.weights, *fit.direct.variance))
     assert np.isfinite(fit.direct.log_error).all()

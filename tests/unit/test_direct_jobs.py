@@ -24,7 +24,7 @@ from urbanwm.spread import serial
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
 
-OVERRIDES = {"training.context_hours": 12, "training.horizon_hours": 4}
+OVERRIDES = {"training.context_hours": 12, "training.horizon_hours": 2}
 DAYS = 24
 
 
@@ -89,7 +89,7 @@ def test_cities_fitted_apart_give_the_bits_of_a_fit_in_one_place(night, cities):
 
 def test_candidates_that_read_the_same_share_one_fit(night):
     tonight = night(3)
-    other = tonight.plan("short", **{"training.horizon_hours": 3})
+    other = tonight.plan("short", **{"training.horizon_hours": 1})
     folders = tonight.fit(tonight.plan("urban"), tonight.plan("urban@1", **{"training.seed": 1}), other)
     assert folders["urban"] == folders["urban@1"] != folders["short"]
     together = [*2 * ["add up"], *3 * ["share"]]

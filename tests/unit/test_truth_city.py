@@ -66,6 +66,7 @@ def test_what_might_have_come_shares_the_past_and_not_the_future() -> None:
     assert (came.loc[~before, "pm25"] != other.loc[~before, "pm25"]).all()
 
 
+@pytest.mark.slow
 def test_chance_alone_leaves_an_error_that_nobody_can_avoid(table) -> None:
     """PM2.5 hangs on the wind of the day after tomorrow: even one who knows the equations is a fifth off."""
     chance = unavoidable_error(questions(12), futures=5)

@@ -68,9 +68,6 @@ def _with_row(
     spec, leads = series.spec, series.spec.horizon_hours
     columns, windows = DirectColumns(spec), series.windows(origins, 0, leads)
     inputs, new = columns.inputs(windows), _untrained(spec, direct)
-    # Weights that nothing was learned for are not uncertain: they are none, and the errors show it.
-    variance = tuple(part * np.float32(not own) for part, own in zip(direct.variance, new, strict=True))
-    direct = replace(direct, variance=variance)
     forecast, log_usual = direct.predict(inputs, np.zeros(len(origins), np.int64))
     last_level = columns.predictions.index(spec.skip_names.index(LAST_LEVEL))
     fades = np.exp(-np.arange(leads) / FADES_HOURS)

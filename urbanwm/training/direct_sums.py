@@ -175,12 +175,15 @@ def variance(sums: Sums, penalty: Double) -> Double:
     """Return the covariance `(P, P)` of the weights of one hour and lead, in units of the errors' variance.
 
     That of a ridge regression, (XᵀX + n λ)⁻¹, with the products of all hours and leads for those of each.
+    Without any window it is 0: weights that nothing was learned for are none, and the errors show it.
 
     Args:
         sums: Over all folds or without one, `(24, L, …)`.
         penalty: λ `(L, P)`, per row; its mean over the leads counts.
     """
-    rows = max(float(sums.rows.sum()), 1.0)
+    rows = float(sums.rows.sum())
+    if rows == 0.0:
+        return np.zeros(2 * penalty.shape[1:])
     gram = sums.gram.sum(axis=(0, 1)) / rows + np.diag(penalty.mean(axis=0))
     inverse: Double = np.linalg.inv(gram) / max(rows / sums.rows.size, 1.0)
     return inverse
