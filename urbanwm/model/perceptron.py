@@ -56,8 +56,8 @@ class Parameters(NamedTuple):
 class Tape(NamedTuple):
     """What the way forward through a stage leaves for the way back; of the last layer only `x`."""
 
-    x: Tensor | None
-    """What came in `(rows, in)`; the first stage's inputs are kept apart."""
+    x: Tensor
+    """What came in `(rows, in)`."""
     raw: Tensor | None = None
     """What the linear layer gave `(rows, width)`, for LayerNorm."""
     mean: Tensor | None = None
@@ -78,14 +78,14 @@ class Perceptron(nn.Sequential):
     From `(..., in)` to `(..., out)`. On a GPU, and while torch compiles, it is plain `nn.Sequential`.
     """
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Run the layers on every row; several inputs `(..., in_i)` are taken as if they were joined."""
-        if not written_by_hand(inputs[0]):
-            plain: Tensor = super().forward(torch.cat(inputs, dim=-1))  # type: ignore[no-untyped-call]
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name torch gave it
+        """Run the layers on every row."""
+        if not written_by_hand(input):
+            plain: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
             return plain
-        rows = [part.reshape(-1, part.shape[-1]) for part in inputs]
-        out: Tensor = _Perceptron.apply(self._stages(), len(rows), *rows, *self.parameters())  # type: ignore[no-untyped-call]
-        return out.view(*inputs[0].shape[:-1], -1)
+        rows = input.reshape(-1, input.shape[-1])
+        out: Tensor = _Perceptron.apply(rows, self._stages(), *self.parameters())  # type: ignore[no-untyped-call]
+        return out.view(*input.shape[:-1], -1)
 
     def _stages(self) -> list[Stage]:
         """Return what follows each linear layer."""
@@ -110,28 +110,24 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's context takes any attribute
+        x: Tensor,
         stages: list[Stage],
-        count: int,
-        *tensors: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        inputs, parameters = tensors[:count], tensors[count:]
-        ctx.stages, ctx.arithmetic, saved = stages, Arithmetic(inputs[0]), list[Tensor | None]()
-        ctx.count, came_in, x = count, inputs, None
-        with torch.autocast(inputs[0].device.type, enabled=False):
+        ctx.stages, ctx.arithmetic, saved = stages, Arithmetic(x), list[Tensor | None]()
+        with torch.autocast(x.device.type, enabled=False):
             for stage, own in _by_stage(stages, parameters):
                 # Less memory traffic than `addmm`, which begins with copies of the bias.
-                raw = _product(came_in, own.weight, ctx.arithmetic).add_(own.bias)
-                out, tape = _activate(stage, own, x, raw)
+                raw = ctx.arithmetic.product(x, own.weight.t(), x).add_(own.bias)
+                x, tape = _activate(stage, own, x, raw)
                 saved += tape
-                came_in, x = (out,), out
-        ctx.save_for_backward(*inputs, *saved, *parameters)
-        return came_in[0]
+        ctx.save_for_backward(*saved, *parameters)
+        return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        inputs, saved = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        product, size = ctx.arithmetic.product, len(Tape._fields)
+        saved, size, product = ctx.saved_tensors, len(Tape._fields), ctx.arithmetic.product
         owns = list(_by_stage(ctx.stages, saved[size * len(ctx.stages) :]))
         found: list[Tensor | None] = []
         if ctx.stages[-1].silu is not None:  # then it is changed in place
@@ -139,36 +135,10 @@ class _Perceptron(torch.autograd.Function):
         for i in range(len(owns) - 1, -1, -1):
             (stage, own), tape = owns[i], Tape(*saved[size * i : size * (i + 1)])
             gradient, by_norm = _pull(stage, own, tape, gradient)
-            came_in = inputs if tape.x is None else (tape.x,)
-            by_weight = _by_weight(gradient, came_in, ctx.arithmetic)
-            found = [by_weight, gradient.sum(dim=0), *by_norm, *found]
-            if i > 0:
+            found = [product(gradient.t(), tape.x, gradient), gradient.sum(dim=0), *by_norm, *found]
+            if i > 0 or ctx.needs_input_grad[0]:
                 gradient = product(gradient, own.weight, gradient)
-        wanted = zip(ctx.needs_input_grad[2:], _columns(owns[0][1].weight, inputs), strict=False)
-        by_inputs = [product(gradient, own, gradient) if needed else None for needed, own in wanted]
-        return (None, None, *by_inputs, *found)
-
-
-def _product(parts: Sequence[Tensor], weight: Tensor, arithmetic: Arithmetic) -> Tensor:
-    """Return `(rows, width)`: the parts `(rows, in_i)`, as if joined, times the weight `(width, in)`."""
-    first, *others = zip(parts, _columns(weight, parts), strict=True)
-    total = arithmetic.product(first[0], first[1].t(), first[0])
-    for part, columns in others:
-        arithmetic.add_product(total, part, arithmetic.cast(columns.t()), total)
-    return total
-
-
-def _by_weight(gradient: Tensor, parts: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
-    """Return the gradient by the weight `(width, in)` from that by the product `(rows, width)`."""
-    total = gradient.new_empty(gradient.shape[1], sum(part.shape[1] for part in parts))
-    for part, columns in zip(parts, _columns(total, parts), strict=True):
-        arithmetic.multiply(gradient.t(), arithmetic.cast(part), columns)
-    return total
-
-
-def _columns(weight: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return each part's columns of a weight `(width, in)`."""
-    return torch.split_with_sizes(weight, [part.shape[1] for part in parts], dim=1)
+        return gradient if ctx.needs_input_grad[0] else None, None, *found
 
 
 def _by_stage(stages: list[Stage], parameters: Sequence[Tensor]) -> Iterator[tuple[Stage, Parameters]]:
@@ -178,7 +148,7 @@ def _by_stage(stages: list[Stage], parameters: Sequence[Tensor]) -> Iterator[tup
         yield stage, Parameters(*itertools.islice(left, 2 if stage.epsilon is None else 4))
 
 
-def _activate(stage: Stage, own: Parameters, x: Tensor | None, raw: Tensor) -> tuple[Tensor, Tape]:
+def _activate(stage: Stage, own: Parameters, x: Tensor, raw: Tensor) -> tuple[Tensor, Tape]:
     """Return what a stage makes of the linear layer's result, and its tape."""
     if stage.silu is None:
         return raw, Tape(x)

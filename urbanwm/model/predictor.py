@@ -37,9 +37,9 @@ class Predictor(nn.Module):
             nn.Linear(hidden_dim, targets),
         )
 
-    def forward(self, *state: Tensor) -> Tensor:
-        """Return the forecast `(..., 3, 1)` of every state: h `(..., D)` and z `(..., Z)`, or both joined."""
-        pm25, energy, traffic = self.net(*state).unbind(-1)
+    def forward(self, state: Tensor) -> Tensor:
+        """Return the forecast `(..., 3, 1)` of every state `(..., D + Z)`."""
+        pm25, energy, traffic = self.net(state).unbind(-1)
         heads = (
             functional.softplus(pm25) * PM25_SCALE_UGM3 + PM25_FLOOR_UGM3,
             functional.softplus(energy) * ENERGY_SCALE_MWH + ENERGY_FLOOR_MWH,
@@ -94,16 +94,9 @@ class QuantilePredictor(nn.Module):
         """Keep this share (0 to 1) of each target's departure from the start."""
         self.share.copy_(torch.tensor(shares))
 
-    def forward(self, h: Tensor, z: Tensor, direct: Tensor, usual_error: Tensor) -> Tensor:
-        """Return quantiles `(..., 3, 7)`.
-
-        Args:
-            h: `(..., D)`.
-            z: `(..., Z)`.
-            direct: The direct forecast `(..., 3)`.
-            usual_error: Its usual error `(..., 3)`.
-        """
-        raw = self.out(self.net(h, z)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
+    def forward(self, state: Tensor, direct: Tensor, usual_error: Tensor) -> Tensor:
+        """Return quantiles `(..., 3, 7)` from states `(..., D + Z)`, direct forecast and error `(..., 3)`."""
+        raw = self.out(self.net(state)).unflatten(-1, (self.targets, len(QUANTILE_LEVELS)))
         steps = torch.maximum(functional.softplus(raw[..., 1:]), self.start.diff(dim=-1))
         departure = self._quantiles(raw[..., :1], steps) - self.start
         relative = self.start + self.share.unsqueeze(-1) * departure

@@ -168,8 +168,11 @@ class UrbanWorldModel(nn.Module):
 
     def decode(self, h: Tensor, z: Tensor, skip: Tensor) -> Tensor:
         """Read the forecast `(..., 3, Q)` out of states."""
-        direct = () if self.config.kind == "reference" else self.direct(hours_first(skip))
-        output: Tensor = self.predictor(hours_first(h), hours_first(z), *direct)
+        states = torch.cat([hours_first(h), hours_first(z)], dim=-1)
+        if self.config.kind == "reference":
+            output: Tensor = self.predictor(states)
+        else:
+            output = self.predictor(states, *self.direct(hours_first(skip)))
         return hours_first(output)
 
     def direct(self, skip: Tensor) -> tuple[Tensor, Tensor]:
