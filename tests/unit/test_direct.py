@@ -53,6 +53,7 @@ def test_it_forecasts_what_is_regular_and_says_how_far_off_it_usually_is(
     assert 0.8 < inside.mean() < 0.97
 
 
+@pytest.mark.slow
 def test_training_windows_are_forecast_by_weights_that_never_saw_their_fortnight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

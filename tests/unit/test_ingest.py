@@ -286,6 +286,7 @@ def rebuilt(place: City, settings: Settings, tmp_path, clock: Clock) -> tuple[La
     return Lake(second.lake_uri), report
 
 
+@pytest.mark.slow
 def test_the_raw_archive_rebuilds_the_same_lake_without_the_network(source, settings, tmp_path, lake):
     first = NOW.replace(minute=0) - timedelta(hours=18)
     place, clock = city({"pm25": [entry("good"), entry("poor")], "no2": [entry("good")]}), Clock(first)
@@ -320,6 +321,7 @@ def test_a_long_archive_is_reduced_on_the_way(source, settings, tmp_path, lake, 
     assert same_content(lake, second, "x")
 
 
+@pytest.mark.slow
 def test_files_and_the_simulated_city_are_rebuilt_from_raw(settings, tmp_path, lake):
     demo = load_city("demo", settings)
     clock = Clock(NOW)

@@ -65,6 +65,7 @@ def test_the_size_of_the_next_hours_errors_is_its_own(spec):
     assert np.abs((made - promised).mean(axis=(0, 1))).max() < 0.7
 
 
+@pytest.mark.slow
 def test_a_signal_that_no_trained_city_has_is_as_uncertain_as_its_own_weeks_say():
     trained = small_frame(80).assign(traffic_index=np.nan)
     city = small_city()

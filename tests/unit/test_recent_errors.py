@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.small_world import bundle_folder, small_city, small_experiment, small_frame, small_series
+from tests.small_world import (
+    bundle_folder,
+    small_city,
+    small_experiment,
+    small_fit,
+    small_frame,
+    small_series,
+)
 from urbanwm.calibration import USUAL_ERRORS, fit_calibration, usual_errors
 from urbanwm.contracts.signals import QUANTILE_LEVELS, TARGETS
 from urbanwm.errors import BundleInvalid
@@ -24,10 +31,9 @@ from urbanwm.features.recent_errors import (
 )
 from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
-from urbanwm.training.direct_fit import fit_direct
 
 CITY = small_city()
-TRAINED_DAYS, LATER_DAYS = 58, 31  # no clock change among them
+TRAINED_DAYS, LATER_DAYS = 60, 29  # no clock change among them
 FRAME = small_frame(TRAINED_DAYS + LATER_DAYS)
 UNTIL = FRAME.index[24 * TRAINED_DAYS - 1].to_pydatetime()
 ORIGIN = 24 * (TRAINED_DAYS + LATER_DAYS - 2)
@@ -37,8 +43,7 @@ ENERGY = TARGETS.index("energy_mwh")
 @pytest.fixture(scope="module")
 def factor():
     """Ask a direct forecast, fitted on a city's first days, for the factor."""
-    inputs, series = small_series(small_experiment("urban"), TRAINED_DAYS)
-    fit = fit_direct(series, inputs)
+    inputs, fit = small_series(small_experiment("urban"), TRAINED_DAYS)[0], small_fit()
     spec, usual = replace(inputs, direct=fit.direct), UsualErrors.measured(UNTIL, fit.errors[CITY.name])
 
     def ask(frame=FRAME, origins=(ORIGIN,), until=UNTIL):

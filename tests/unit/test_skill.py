@@ -83,6 +83,7 @@ def test_training_origins_end_before_the_split(task):
     assert starts.max() + HORIZON_HOURS == task.starts[0]
 
 
+@pytest.mark.slow
 def test_ridge_beats_climatology_and_keeps_the_contract(task, ridge_table):
     table = check_forecasts(ridge_table, "ridge")
     rule = climatology(task.city, task.frame, task.origins, HORIZON_HOURS)
@@ -95,6 +96,7 @@ def test_ridge_beats_climatology_and_keeps_the_contract(task, ridge_table):
     assert "| ours |" in text
 
 
+@pytest.mark.slow
 def test_ridge_does_not_see_the_future(task, ridge_table):
     origin = task.origins[4]
     again = ridge(altered_after(task, origin))
@@ -102,6 +104,7 @@ def test_ridge_does_not_see_the_future(task, ridge_table):
     pd.testing.assert_series_equal(before["q50"], after["q50"])
 
 
+@pytest.mark.slow
 def test_the_gru_runs_and_its_quantiles_do_not_cross(task, monkeypatch):
     monkeypatch.setattr(gru_peer, "STEPS", 2)
     table = check_forecasts(gru_peer.gru(task), "gru")
@@ -109,6 +112,7 @@ def test_the_gru_runs_and_its_quantiles_do_not_cross(task, monkeypatch):
     assert (np.diff(table[columns].to_numpy(), axis=1) >= 0.0).all()
 
 
+@pytest.mark.slow
 def test_a_target_that_the_record_lacks_is_left_out(file, tmp_path):
     pd.read_parquet(file).drop(columns="energy_mwh").to_parquet(tmp_path / "town.parquet")
     task = read_task([tmp_path / "town.parquet"], SPLIT, "Europe/Madrid", "ES")
