@@ -19,6 +19,7 @@ from urbanwm.model.world_model import UrbanWorldModel
 from urbanwm.training.direct_error import DirectFit
 from urbanwm.training.direct_fit import fit_direct
 
+SMALL_DAYS = 60
 SMALL_TRAINING = {
     "training.steps": 6,
     "training.batch_size": 4,
@@ -47,7 +48,7 @@ def small_city() -> City:
     )
 
 
-def small_frame(days: int = 60, seed: int = 0) -> pd.DataFrame:
+def small_frame(days: int = SMALL_DAYS, seed: int = 0) -> pd.DataFrame:
     """Return hours with a daily and weekly shape, noise, and some missing values."""
     index = pd.date_range("2024-01-01", periods=24 * days, freq="h", tz="UTC", name="timestamp", unit="us")
     random = np.random.default_rng(seed)
@@ -73,7 +74,9 @@ def small_experiment(kind: str = "urban", **overrides: object) -> ExperimentConf
     return load_experiment(name, {**SMALL_TRAINING, **SMALL_MODEL, **changed})
 
 
-def small_series(experiment: ExperimentConfig, days: int = 60) -> tuple[FeatureSpec, dict[str, CitySeries]]:
+def small_series(
+    experiment: ExperimentConfig, days: int = SMALL_DAYS
+) -> tuple[FeatureSpec, dict[str, CitySeries]]:
     frame, city = small_frame(days), small_city()
     spec = experiment_spec(experiment, {city.name: frame}, {city.name: city})
     return spec, {city.name: build_series(frame, city.name, spec)}
@@ -81,7 +84,7 @@ def small_series(experiment: ExperimentConfig, days: int = 60) -> tuple[FeatureS
 
 @cache
 def small_fit() -> DirectFit:
-    """Return the direct fit of `small_series` of the urban experiment, made once for a module's tests."""
+    """Return the direct fit of `small_series` of the urban experiment, made once in a process."""
     spec, series = small_series(small_experiment("urban"))
     return fit_direct(series, spec)
 

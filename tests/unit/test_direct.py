@@ -124,6 +124,13 @@ def test_an_hour_within_the_limit_counts_in_full_and_one_beyond_it_by_its_distan
     np.testing.assert_allclose(trust, [[1.0, 1.0], [0.25, 0.25]])
 
 
+def test_weights_that_nothing_was_learned_for_carry_no_doubt() -> None:
+    sums, penalty = direct_sums.Sums.zeros(2, 3), np.full((2, 3), 0.1)
+    assert (direct_sums.variance(sums.whole(), penalty) == 0.0).all()
+    sums.rows[0, 5] = 1.0
+    assert (np.diag(direct_sums.variance(sums.whole(), penalty)) > 0.0).all()
+
+
 def test_fortnights_belong_to_one_fold_each() -> None:
     folds = fold_of(np.arange(PART_HOURS * FOLDS * 2))
     assert set(folds.tolist()) == set(range(FOLDS))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.small_world import (
+    SMALL_DAYS,
     bundle_folder,
     small_city,
     small_experiment,
@@ -33,7 +34,7 @@ from urbanwm.forecaster import WorldModelForecaster
 from urbanwm.model.bundle import Bundle
 
 CITY = small_city()
-TRAINED_DAYS, LATER_DAYS = 60, 29  # no clock change among them
+TRAINED_DAYS, LATER_DAYS = SMALL_DAYS, 29  # no clock change among them
 FRAME = small_frame(TRAINED_DAYS + LATER_DAYS)
 UNTIL = FRAME.index[24 * TRAINED_DAYS - 1].to_pydatetime()
 ORIGIN = 24 * (TRAINED_DAYS + LATER_DAYS - 2)
@@ -43,7 +44,7 @@ ENERGY = TARGETS.index("energy_mwh")
 @pytest.fixture(scope="module")
 def factor():
     """Ask a direct forecast, fitted on a city's first days, for the factor."""
-    inputs, fit = small_series(small_experiment("urban"), TRAINED_DAYS)[0], small_fit()
+    (inputs, _), fit = small_series(small_experiment("urban")), small_fit()
     spec, usual = replace(inputs, direct=fit.direct), UsualErrors.measured(UNTIL, fit.errors[CITY.name])
 
     def ask(frame=FRAME, origins=(ORIGIN,), until=UNTIL):

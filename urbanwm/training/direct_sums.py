@@ -183,7 +183,7 @@ def variance(sums: Sums, penalty: Double) -> Double:
     """
     rows = float(sums.rows.sum())
     if rows == 0.0:
-        return np.zeros(2 * penalty.shape[1:])
+        return np.zeros(sums.gram.shape[2:])
     gram = sums.gram.sum(axis=(0, 1)) / rows + np.diag(penalty.mean(axis=0))
     inverse: Double = np.linalg.inv(gram) / max(rows / sums.rows.size, 1.0)
     return inverse
